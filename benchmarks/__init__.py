@@ -1,0 +1,31 @@
+"""The benchmark: suites of runs under identical conditions, and the leaderboard made from them.
+
+From Python::
+
+    from benchmarks import Suite, bench, leaderboard
+
+    bench(Suite(corpus="demo", methods=["early_concat", "mer_han"], seeds=3), "runs")
+    print(leaderboard("runs").to_markdown())
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmarks.leaderboard import leaderboard
+    from benchmarks.runner import bench
+    from benchmarks.spec import Suite
+
+__all__ = ["Suite", "bench", "leaderboard"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    # Imported on demand: these load torch, which "fusion-zoo --help" must not wait for.
+    if name == "Suite":
+        from benchmarks.spec import Suite as found
+    elif name == "bench":
+        from benchmarks.runner import bench as found  # type: ignore[assignment]
+    elif name == "leaderboard":
+        from benchmarks.leaderboard import leaderboard as found  # type: ignore[assignment]
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return found

@@ -1,0 +1,246 @@
+"""The command ``fusion-zoo``.
+
+Whatever loads torch is imported inside the command that needs it, so that ``--help`` answers at once.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="fusion-zoo",
+    help="Compare ways to fuse audio and text for emotion recognition.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+CorpusArgument = Annotated[str, typer.Argument(help="A corpus's name ('fusion-zoo corpora'), or the path of a CSV manifest.")]
+RootOption = Annotated[Path | None, typer.Option(help="Folder of a named corpus.")]
+EncodingOption = Annotated[str | None, typer.Option(help="Of a manifest that isn't UTF-8, such as cp1252.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AudioOption = Annotated[str, typer.Option(help="Audio feature, such as 'mfcc(n=40)'.")]
+TextOption = Annotated[str, typer.Option(help="Text feature, such as \"hidden_states(checkpoint='minilm')\".")]
+SkipOption = Annotated[bool, typer.Option("--skip-bad", help="Go on without bad rows; the leaderboard states the coverage.")]
+
+
+class Format(StrEnum):
+    """How to print a leaderboard."""
+
+    md = "md"
+    csv = "csv"
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Show what a user can mend as a message; anything else is a bug and keeps its traceback."""
+    from benchmarks.results import ResultError
+    from benchmarks.spec import SuiteError
+    from datamodules.features.transformer import CheckpointError
+    from datamodules.problems import BadInputError, UnknownNameError
+    from datamodules.protocols import ProtocolError
+    from datamodules.store import StoreError
+
+    try:
+        yield
+    except (BadInputError, UnknownNameError, ProtocolError, SuiteError, ResultError, StoreError, CheckpointError) as error:
+        typer.echo(f"fusion-zoo: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+@app.command()
+def methods(as_json: JsonOption = False) -> None:
+    """List the methods of the zoo."""
+    from benchmarks.cost import parameter_counts
+    from datamodules.features import parse_feature
+    from zoo import create, get_method, list_methods
+
+    rows: list[dict[str, Any]] = []
+    for name in list_methods():
+        method = get_method(name)
+        # Counted at the features of most papers: 40 MFCC, BERT-base's 768, four classes.
+        model = create(name, audio_dim=parse_feature("mfcc").dim, text_dim=768, num_classes=4)
+        rows.append(
+            {
+                "name": name,
+                "family": method.family,
+                "unit": method.unit,
+                "modalities": list(method.modalities),
+                "parameters": parameter_counts(model)[0],
+                "paper": method.paper,
+                "tracks": ["controlled", "published"] if method.published else ["controlled"],
+            }
+        )
+    _show(rows, as_json)
+
+
+@app.command()
+def corpora(as_json: JsonOption = False) -> None:
+    """List the corpora that can be read."""
+    from datamodules.corpora import get_corpus, list_corpora
+
+    classes = {name: get_corpus(name) for name in list_corpora()}
+    keys = ("version", "licence", "citation", "source")
+    _show([{"name": name} | {key: getattr(corpus, key) for key in keys} for name, corpus in classes.items()], as_json)
+
+
+def _show(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*(", ".join(v) if isinstance(v, list) else f"{v:,}" if isinstance(v, int) else str(v) for v in row.values()))
+    Console().print(table)
+
+
+@app.command()
+def prepare(
+    corpus: CorpusArgument,
+    root: RootOption = None,
+    encoding: EncodingOption = None,
+    audio: AudioOption = "mfcc",
+    text: TextOption = "hidden_states",
+    skip_bad: SkipOption = False,
+    max_seconds: Annotated[float, typer.Option(help="Longer clips are cut.")] = 30.0,
+) -> None:
+    """Read a corpus and compute its features, once, for every later run."""
+    with _plain_errors():
+        from datamodules.corpora import open_corpus
+        from datamodules.emotion import load_utterances
+        from datamodules.features import parse_feature
+
+        opened = open_corpus(corpus, root, encoding)
+        utterances = load_utterances(opened, parse_feature(audio), parse_feature(text), None, skip_bad, max_seconds)
+    for arrays in (utterances.audio, utterances.text):
+        count, dim, folder = len(arrays), arrays.feature.dim, arrays.path.parent
+        typer.echo(f"{arrays.feature}: {count} arrays of width {dim}, {arrays.lengths.sum()} rows, in {folder}")
+    for note in utterances.notes:
+        typer.echo(note)
+
+
+@app.command()
+def doctor(
+    corpus: CorpusArgument,
+    root: RootOption = None,
+    encoding: EncodingOption = None,
+) -> None:
+    """Examine a corpus: coverage, durations, rates, duplicates, labels, speakers, leaks. Exit status 1: mend something."""
+    with _plain_errors():
+        from datamodules.corpora import open_corpus
+        from datamodules.doctor import examine
+
+        findings = examine(open_corpus(corpus, root, encoding))
+    typer.echo(findings.text)
+    raise typer.Exit(0 if findings.healthy else 1)
+
+
+@app.command()
+def bench(
+    suite: Annotated[Path | None, typer.Argument(help="A suite in YAML; the options below override it.")] = None,
+    corpus: Annotated[str | None, typer.Option(help="A corpus's name, or the path of a CSV manifest.")] = None,
+    root: RootOption = None,
+    encoding: EncodingOption = None,
+    methods: Annotated[str | None, typer.Option(help="Comma-separated names, or 'all'.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="auto, split@1, speaker-5fold@1, overlap-5fold@1.")] = None,
+    track: Annotated[str | None, typer.Option(help="controlled or published.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="How many, or a list such as 4,7.")] = None,
+    audio: Annotated[str | None, typer.Option(help="Audio feature, such as 'mfcc(n=40)'.")] = None,
+    text: Annotated[str | None, typer.Option(help="Text feature, such as \"hidden_states(checkpoint='minilm')\".")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="mer_han.hidden=128, training.lr=0.001; may be repeated.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs"),
+    precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed.")] = "auto",
+    workers: Annotated[int, typer.Option(help="Processes that read features ahead.")] = 0,
+    threads: Annotated[
+        int, typer.Option(help="CPU threads; 0 for all cores. 1 is best for small models and on shared machines.")
+    ] = 0,
+    skip_bad: SkipOption = False,
+    allow_speaker_overlap: Annotated[bool, typer.Option("--allow-speaker-overlap", help="Permit speakers in two splits.")] = False,
+    max_seconds: Annotated[float | None, typer.Option(help="Longer clips are cut.")] = None,
+) -> None:
+    """Train methods under identical conditions and print the leaderboard. Finished runs are not run again."""
+    with _plain_errors():
+        from benchmarks.leaderboard import leaderboard as build
+        from benchmarks.runner import expand, run_all
+        from benchmarks.spec import load_suite
+
+        overrides = {
+            "corpus": corpus,
+            "root": root,
+            "encoding": encoding,
+            "methods": methods,
+            "protocol": protocol,
+            "track": track,
+            "seeds": seeds,
+            "audio": audio,
+            "text": text,
+            "skip_bad": skip_bad or None,
+            "allow_speaker_overlap": allow_speaker_overlap or None,
+            "max_seconds": max_seconds,
+        }
+        loaded = load_suite(suite, overrides, settings or [])
+        if threads:
+            import torch
+
+            torch.set_num_threads(threads)
+        jobs = expand(loaded, precision)
+        with _progress(len(jobs)) as report:
+            outcomes = run_all(jobs, out, workers, report)
+        failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+        if len(failed) < len(outcomes):
+            typer.echo(build(out).to_markdown())
+    for outcome in failed:
+        typer.echo(f"failed: {outcome.spec.run_id}: {outcome.error} (traceback in {outcome.folder})", err=True)
+    raise typer.Exit(1 if failed else 0)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Any]:
+    """A bar over the suite's runs, and one line per run as it ends."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from benchmarks.runner import Outcome
+
+    columns = TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("runs", total=total)
+
+        def report(done: int, outcome: Outcome) -> None:
+            spec = outcome.spec
+            bar.update(task, completed=done)
+            bar.console.print(
+                f"{done}/{total} {spec.method} ({spec.variant}) fold {spec.fold} seed {spec.seed}: {outcome.status}",
+                markup=False,
+                highlight=False,
+            )
+
+        yield report
+
+
+@app.command()
+def leaderboard(
+    folder: Annotated[Path, typer.Argument(help="Folder of results.")],
+    output: Annotated[Format, typer.Option("--format", help="md or csv.")] = Format.md,
+) -> None:
+    """Print the leaderboard of a folder of results."""
+    with _plain_errors():
+        from benchmarks.leaderboard import leaderboard as build
+
+        board = build(folder)
+    sys.stdout.write(board.to_csv() if output is Format.csv else board.to_markdown())
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,199 @@
+"""The leaderboard: stored results -> one table per condition, as Markdown or CSV.
+
+Rows that stand in one table were made under identical conditions: corpus, protocol, features, training and precision. Anything
+else is another table, with its own caption.
+"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.results import COSTS, METRICS, ResultError, failure_file, read_results
+
+KEYS = ["method", "variant", "track", "corpus", "protocol"]
+_TITLES = {"war": "WAR", "uar": "UAR", "macro_f1": "macro F1", "weighted_f1": "weighted F1", "ece": "ECE"}
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Aggregated results.
+
+    Attributes:
+        table: One row per method and variant within a condition, the best first: `KEYS`, ``runs``, ``<metric>_mean`` and
+            ``<metric>_std`` (sample deviation over folds and seeds), costs, ``coverage``, accuracy by slice, recall by class,
+            ``audio``, ``text`` and ``training``.
+        captions: What is common to all rows of a condition, by its number in the column ``condition``.
+        failed: How many runs are recorded as failed.
+    """
+
+    table: pd.DataFrame
+    captions: dict[int, list[str]]
+    failed: int
+
+    def to_csv(self) -> str:
+        """The table with full precision."""
+        return self.table.drop(columns="condition").to_csv(index=False, lineterminator="\n")
+
+    def to_markdown(self) -> str:
+        """Tables for reading: scores and costs, then accuracy by slice, then recall by class, with caption and caveats."""
+        parts = []
+        for condition, rows in self.table.groupby("condition", sort=True):
+            caption, *caveats = self.captions[int(str(condition))]
+            parts.append(f"**{caption}**")
+            parts.append(_pipe_table(_score_columns(rows)))
+            slices = [
+                c for c in rows.columns if c.startswith("war_") and c not in {"war_mean", "war_std"} and rows[c].notna().any()
+            ]
+            if slices:
+                name = slices[0].removeprefix("war_").split("=")[0]
+                parts.append(f"Accuracy (WAR, %) by {name}:")
+                parts.append(_pipe_table(_names(rows) | {_slice_title(c): [f"{100 * v:.1f}" for v in rows[c]] for c in slices}))
+            recalls = [c for c in rows.columns if c.startswith("recall_") and rows[c].notna().any()]
+            parts.append("Recall by class (%):")
+            titles = {c: c.removeprefix("recall_") for c in recalls}
+            parts.append(
+                _pipe_table(_names(rows) | {titles[c]: ["–" if pd.isna(v) else f"{100 * v:.1f}" for v in rows[c]] for c in recalls})
+            )
+            parts += ["\n".join(f"- {line}" for line in caveats)] if caveats else []
+        if self.failed:
+            parts.append(f"{self.failed} runs failed; their errors are in the folder `failed`.")
+        return "\n\n".join(parts) + "\n"
+
+
+def leaderboard(out: Path | str) -> Leaderboard:
+    """Aggregate every finished run under ``out``.
+
+    Runs of one method, fold and seed that differ only in code or data version: the newest counts, and a caveat says so.
+
+    Raises:
+        ResultError: If there is none, or one is damaged.
+    """
+    out = Path(out)
+    runs = [_row(spec, result) for spec, result in read_results(out)]
+    if not runs:
+        raise ResultError(f"{out} holds no finished run; 'fusion-zoo bench --out {out}' makes some")
+    frame = pd.DataFrame(runs).sort_values("finished", kind="stable")
+    identity = ["_condition", "method", "_options", "fold", "seed"]
+    superseded = frame[frame.duplicated(identity, keep="last")].groupby("_condition").size()
+    frame = frame.drop_duplicates(identity, keep="last").sort_values([*identity], kind="stable")
+    numbers = {condition: number for number, condition in enumerate(sorted(frame["_condition"].unique()))}
+    captions = {}
+    for condition, rows in frame.groupby("_condition"):
+        stale = int(superseded.get(condition, 0))
+        captions[numbers[str(condition)]] = _captions(rows, stale)
+    grouped = frame.groupby(["_condition", *KEYS, "_options"], sort=False, dropna=False)
+    measured = [c for c in frame.columns if c.startswith(("war_", "recall_")) or c in (*METRICS, *COSTS, "coverage")]
+    mean, deviation, runs_per_row = grouped[measured].mean(), grouped[list(METRICS)].std(), grouped.size()
+    table = pd.DataFrame({"runs": runs_per_row})
+    for metric in METRICS:
+        table[f"{metric}_mean"], table[f"{metric}_std"] = mean[metric], deviation[metric].fillna(0.0)
+    rest = [c for c in (*COSTS, "coverage") if c in mean] + [c for c in measured if c.startswith(("war_", "recall_"))]
+    table = table.join(mean[rest]).join(grouped[["audio", "text", "training", "headline"]].first()).reset_index()
+    table["condition"] = table.pop("_condition").map(numbers)
+    table["_score"] = [row[f"{row['headline']}_mean"] for _, row in table.iterrows()]
+    table = table.sort_values(["condition", "_score", "method", "variant"], ascending=[True, False, True, True])
+    failed = len(list(failure_file(out, "*").parent.glob("*.json")))
+    return Leaderboard(table.drop(columns=["_score", "_options", "headline"]).reset_index(drop=True), captions, failed)
+
+
+def _row(spec: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    """One run as one flat row."""
+    controlled = (
+        {"audio": spec["audio"], "text": spec["text"], "training": spec["training"]} if spec["track"] == "controlled" else {}
+    )
+    condition = {key: spec[key] for key in ("track", "corpus", "protocol", "precision", "max_seconds", "classes")} | controlled
+    utterances = result["utterances"]
+    return {
+        **{key: spec[key] for key in KEYS},
+        "fold": spec["fold"],
+        "seed": spec["seed"],
+        "_condition": json.dumps(condition, sort_keys=True),
+        "_options": json.dumps(spec["options"], sort_keys=True),
+        **{metric: result["scores"][metric] for metric in METRICS},
+        **{cost: result["costs"][cost] for cost in COSTS},
+        "coverage": utterances["usable"] / utterances["named"],
+        **{f"war_{name}={value}": war for name, values in result["slices"].items() for value, war in values.items()},
+        **{f"recall_{label}": recall for label, recall in result["scores"]["recall"].items()},
+        "audio": result["features"]["audio"],
+        "text": result["features"]["text"],
+        "training": json.dumps(spec["training"], sort_keys=True),
+        "headline": result["headline"],
+        "finished": result["finished"],
+        "_precision": spec["precision"],
+        "_device": result["environment"]["device"],
+        "_revision": result["environment"]["revision"],
+        "_utterances": utterances,
+        "_caveats": result["caveats"],
+        "_data": spec["data"],
+    }
+
+
+def _captions(rows: pd.DataFrame, superseded: int) -> list[str]:
+    """The caption, then one line per fact or caveat that a reader of the numbers must know."""
+    first = rows.iloc[0]
+    counts, training = first["_utterances"], json.loads(first["training"])
+    test = rows.groupby("fold")["_utterances"].first().map(lambda u: u["test"]).sum()
+    budget = (
+        f"at most {training['max_epochs']} epochs, patience {training['patience']} on validation {_TITLES[first['headline']]}, "
+        f"batch {training['batch_size']}, AdamW {training['lr']:g}, class weights {training['class_weights']}"
+    )
+    facts = [
+        f"{first['corpus']}, protocol {first['protocol']}, {first['track']} track",
+        f"audio {first['audio']}, text {first['text']}; {budget}; {first['_precision']}"
+        if first["track"] == "controlled"
+        else f"features and training as each method's paper has them; {first['_precision']}",
+        f"{rows['fold'].nunique()} fold(s) x {rows['seed'].nunique()} seed(s), {test} test utterances in all; mean ± sample "
+        "standard deviation over runs; the test split was used once per run, after selection on validation",
+        f"coverage: {counts['usable']} of {counts['named']} utterances ({100 * counts['usable'] / counts['named']:.1f} %)",
+        f"device {', '.join(sorted(set(rows['_device'])))}; revision {', '.join(sorted({str(r) for r in rows['_revision']}))}",
+    ]
+    facts += Counter(caveat for caveats in rows["_caveats"] for caveat in caveats)
+    if rows["_data"].nunique() > 1:
+        facts.append(
+            "CAUTION: the corpus or its features changed between these runs; run the suite again to bring all rows up to date"
+        )
+    if superseded:
+        facts.append(f"{superseded} older runs of the same method, fold and seed are not counted")
+    return facts
+
+
+def _names(rows: pd.DataFrame) -> dict[str, list[str]]:
+    names = {"method": rows["method"].tolist()}
+    return names if (rows["variant"] == "default").all() else names | {"variant": rows["variant"].tolist()}
+
+
+def _score_columns(rows: pd.DataFrame) -> dict[str, list[str]]:
+    columns = _names(rows) | {"runs": [str(n) for n in rows["runs"]]}
+    for metric in ("uar", "war", "macro_f1", "weighted_f1", "ece"):
+        columns[_TITLES[metric]] = [
+            f"{100 * mean:.1f} ± {100 * std:.1f}" for mean, std in zip(rows[f"{metric}_mean"], rows[f"{metric}_std"], strict=True)
+        ]
+    return columns | {
+        "parameters": [f"{n / 1e6:.2f} M" if n >= 1e5 else f"{n / 1e3:.1f} k" for n in rows["parameters"]],
+        "training s": [f"{s:.1f}" for s in rows["train_seconds"]],
+        "train utt/s": [f"{n:.0f}" for n in rows["train_utterances_per_second"]],
+        "test utt/s": [f"{n:.0f}" for n in rows["test_utterances_per_second"]],
+        "peak MiB": [f"{n:.0f}" for n in rows["peak_memory_mib"]],
+    }
+
+
+def _slice_title(column: str) -> str:
+    return column.partition("=")[2]
+
+
+def _pipe_table(columns: dict[str, list[str]]) -> str:
+    """Columns of equal length as an aligned Markdown table; text to the left, numbers to the right."""
+    escaped = {title: [cell.replace("|", "\\|") for cell in cells] for title, cells in columns.items()}
+    widths = {title: max(len(title), 3, *map(len, cells)) for title, cells in escaped.items()}
+    left = {"method", "variant"}
+
+    def line(cells: list[str]) -> str:
+        padded = [c.ljust(w) if t in left else c.rjust(w) for c, (t, w) in zip(cells, widths.items(), strict=True)]
+        return f"| {' | '.join(padded)} |"
+
+    rule = [":" + "-" * (w - 1) if t in left else "-" * (w - 1) + ":" for t, w in widths.items()]
+    return "\n".join([line(list(escaped)), line(rule), *(line(list(row)) for row in zip(*escaped.values(), strict=True))])

@@ -1,0 +1,255 @@
+"""What to run: a suite names many runs, a run spec names one, and its fingerprint names the result.
+
+The fingerprint covers exactly what can change the result and nothing else: method, options, data, protocol, fold, features,
+training, precision, seed and the code of the parts involved; not the device, not the number of workers.
+"""
+
+import ast
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from datamodules.problems import UnknownNameError
+from zoo import get_method, list_methods, method_options
+from zoo.base import Training
+
+Track = Literal["controlled", "published"]
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+
+
+class SuiteError(ValueError):
+    """A suite that can't be read; the message names the file and the key."""
+
+
+class MethodSpec(BaseModel):
+    """A method with changes to its defaults.
+
+    Attributes:
+        method: One of ``fusion-zoo methods``.
+        options: Changes to the constructor's defaults.
+        variant: What the leaderboard calls it; made from the options where it isn't given.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    variant: str = ""
+
+    @property
+    def label(self) -> str:
+        """The variant's name in results."""
+        return self.variant or ", ".join(f"{key}={value}" for key, value in self.options.items()) or "default"
+
+    def checked(self) -> "MethodSpec":
+        """Itself, if the method and every option exist.
+
+        Raises:
+            UnknownNameError: Otherwise, with the near names.
+        """
+        known = method_options(self.method)
+        for option in self.options:
+            if option not in known:
+                raise UnknownNameError(f"option of {self.method}", option, list(known))
+        return self
+
+
+def _methods(value: object) -> object:
+    """``all``, a comma-separated string, or a list of names and mappings."""
+    if isinstance(value, str):
+        value = list_methods() if value == "all" else [name.strip() for name in value.split(",") if name.strip()]
+    if isinstance(value, Iterable):
+        return [{"method": entry} if isinstance(entry, str) else entry for entry in value]
+    return value
+
+
+def _seeds(value: object) -> object:
+    """``3`` stands for the seeds 0, 1, 2; ``"4,7"`` and lists for themselves."""
+    if isinstance(value, str):
+        value = int(value) if "," not in value else [int(seed) for seed in value.split(",") if seed.strip()]
+    return list(range(value)) if isinstance(value, int) else value
+
+
+class Suite(BaseModel):
+    """Many runs under identical conditions: methods x folds x seeds on one corpus.
+
+    Attributes:
+        corpus: A corpus's name, or the path of a CSV manifest.
+        root: Folder of a named corpus; None for its default.
+        encoding: Of a manifest that isn't UTF-8.
+        protocol: See `datamodules.protocols.apply_protocol`.
+        allow_speaker_overlap: Permit speakers in two splits; the protocol's name then says so.
+        skip_bad: Go on without bad rows; the leaderboard states the coverage.
+        track: ``controlled``: the features and the training below for everyone. ``published``: every method gets its paper's.
+        audio: Audio feature of the controlled track.
+        text: Text feature of the controlled track.
+        methods: What to compare.
+        seeds: Each is a run of its own.
+        training: Budget of the controlled track.
+        max_seconds: Longer clips are cut.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    corpus: str = "demo"
+    root: Path | None = None
+    encoding: str | None = None
+    protocol: str = "auto"
+    allow_speaker_overlap: bool = False
+    skip_bad: bool = False
+    track: Track = "controlled"
+    audio: str = "mfcc"
+    text: str = "hidden_states"
+    methods: Annotated[tuple[MethodSpec, ...], BeforeValidator(_methods)] = Field(default="all", validate_default=True)
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = (0, 1, 2)
+    training: Training = Training()
+    max_seconds: float = Field(default=30.0, gt=0)
+
+    @field_validator("methods")
+    @classmethod
+    def _known(cls, methods: tuple[MethodSpec, ...]) -> tuple[MethodSpec, ...]:
+        return tuple(entry.checked() for entry in methods)
+
+
+def load_suite(path: Path | None = None, overrides: dict[str, Any] | None = None, settings: Iterable[str] = ()) -> Suite:
+    """Read a suite from YAML, then apply the command line's changes.
+
+    Args:
+        path: The YAML file; None for the defaults.
+        overrides: Keys of `Suite` that replace the file's; None values don't count.
+        settings: ``METHOD.OPTION=VALUE`` for a method of the suite, or ``training.KEY=VALUE``; values are read as YAML.
+
+    Raises:
+        SuiteError: If the file can't be read or a value is wrong.
+        UnknownNameError: For an unknown key, method or option.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise SuiteError(f"{path}: the suite can't be read ({error})") from error
+        if not isinstance(values, dict):
+            raise SuiteError(f"{path}: a suite is a mapping of {', '.join(Suite.model_fields)}")
+        corpus = values.get("corpus")
+        if isinstance(corpus, str) and corpus.endswith(".csv"):
+            values["corpus"] = str((path.parent / corpus).resolve())
+    values |= {key: value for key, value in (overrides or {}).items() if value is not None}
+    for key in values:
+        if key not in Suite.model_fields:
+            raise UnknownNameError("suite key", key, list(Suite.model_fields))
+    values["methods"] = _methods(values.get("methods", "all"))
+    for setting in settings:
+        _apply(setting, values)
+    try:
+        return Suite(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SuiteError(f"{path or 'command line'}: {where}: {first['msg']} (got {first['input']!r})") from error
+
+
+def _apply(setting: str, values: dict[str, Any]) -> None:
+    match = re.fullmatch(r"(\w+)\.(\w+)=(.*)", setting)
+    if not match:
+        raise SuiteError(f"--set {setting}: write METHOD.OPTION=VALUE, such as mer_han.hidden=128, or training.lr=0.001")
+    owner, option, value = match[1], match[2], yaml.safe_load(match[3])
+    if owner == "training":
+        known = list(asdict(Training()))
+        if option not in known:
+            raise UnknownNameError("training setting", option, known)
+        values["training"] = {**values.get("training", {}), option: value}
+        return
+    MethodSpec(method=owner, options={option: value}).checked()
+    chosen = [entry["method"] if isinstance(entry, dict) else entry.method for entry in values["methods"]]
+    if owner not in chosen:
+        raise SuiteError(f"--set {setting}: {owner} is not among the methods of this suite ({', '.join(chosen)})")
+    values["methods"] = [
+        {**entry, "options": {**entry.get("options", {}), option: value}} if entry["method"] == owner else entry
+        for entry in (e if isinstance(e, dict) else e.model_dump() for e in values["methods"])
+    ]
+
+
+class RunSpec(BaseModel):
+    """One run. Frozen; two specs with one fingerprint give one result.
+
+    Attributes:
+        method: The method.
+        variant: Its name in results.
+        options: Changes to the constructor's defaults.
+        corpus: Name and version.
+        data: Digest of the corpus's content and of its features' keys.
+        protocol: Name and version.
+        classes: Labels in the order of the outputs.
+        fold: Number of the protocol's fold.
+        track: Which conditions.
+        audio: Identity of the audio feature.
+        text: Identity of the text feature.
+        training: Hyper-parameters.
+        precision: As Lightning names it.
+        seed: Of weights, dropout and batch order.
+        max_seconds: Where clips were cut.
+        code: Digest of the code that made the result.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    variant: str
+    options: dict[str, Any]
+    corpus: str
+    data: str
+    protocol: str
+    classes: tuple[str, ...]
+    fold: int
+    track: Track
+    audio: dict[str, Any]
+    text: dict[str, Any]
+    training: Training
+    precision: str
+    seed: int
+    max_seconds: float
+    code: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of everything but the variant's name, which is only a label."""
+        content = self.model_dump(mode="json", exclude={"variant"})
+        return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+    @property
+    def run_id(self) -> str:
+        """Folder name: readable parts, then the fingerprint."""
+        corpus = re.sub(r"[^\w.]+", "-", self.corpus)
+        return f"{self.method}__{corpus}__{self.protocol}__fold{self.fold}__seed{self.seed}__{self.fingerprint}"
+
+
+@cache
+def code_version(method: str) -> str:
+    """Digest of the code that decides a result of ``method``: its file, the shared blocks, the data path and the runner.
+
+    Comments, docstrings and formatting don't count.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    names = [get_method(method).__module__, "zoo.base", *(f"zoo.nn.{part}" for part in ("attention", "pooling", "recurrent"))]
+    names += ["datamodules.batch", "datamodules.emotion", "datamodules.protocols", "datamodules.audio", "benchmarks.runner"]
+    for name in names:
+        found = find_spec(name)
+        if found is None or found.origin is None:
+            raise ImportError(f"the source of {name} can't be found, so results could not be told apart")
+        tree = ast.parse(Path(found.origin).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+                node.body = body[1:]  # type: ignore[attr-defined]
+        digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()

@@ -1,0 +1,101 @@
+"""Reading audio: one clip in, mono samples at the asked rate out, or an error that says what is wrong with the file."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+
+class AudioError(ValueError):
+    """A clip that can't be used; the message doesn't repeat the path."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        """Say what is wrong and what would be right."""
+        super().__init__(f"{what}; {remedy}")
+        self.what, self.remedy = what, remedy
+
+
+class Clip(NamedTuple):
+    """A file, or the part of it from ``start`` to ``end`` (seconds; None for the file's own ends)."""
+
+    path: Path
+    start: float | None = None
+    end: float | None = None
+
+
+class AudioInfo(NamedTuple):
+    """What a file's header says: ``seconds`` of the clip, the file's ``sample_rate`` in Hz and ``channels``."""
+
+    seconds: float
+    sample_rate: int
+    channels: int
+
+
+def _open(path: Path) -> soundfile.SoundFile:
+    if not path.is_file():
+        raise AudioError("audio file is missing", "restore it or correct the path")
+    if path.stat().st_size == 0:
+        raise AudioError("audio file is empty (0 bytes)", "copy it again from its source")
+    try:
+        return soundfile.SoundFile(path)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"audio can't be decoded ({error.error_string.rstrip('.')})", "convert it to WAV or FLAC") from error
+
+
+def _span(file: soundfile.SoundFile, clip: Clip) -> tuple[int, int]:
+    """First and last-plus-one frame of the clip."""
+    first = round((clip.start or 0.0) * file.samplerate)
+    last = file.frames if clip.end is None else min(file.frames, round(clip.end * file.samplerate))
+    if file.frames == 0:
+        raise AudioError("audio has no samples", "record or copy it again")
+    if not 0 <= first < last:
+        seconds = file.frames / file.samplerate
+        raise AudioError(
+            f"the clip from {clip.start} s to {clip.end} s holds no samples; the file lasts {seconds:.2f} s",
+            "correct start and end",
+        )
+    return first, last
+
+
+def inspect_clip(clip: Clip) -> AudioInfo:
+    """Read a clip's header only.
+
+    Raises:
+        AudioError: If the file is missing, not audio, or has no samples in the clip.
+    """
+    with _open(clip.path) as file:
+        first, last = _span(file, clip)
+        return AudioInfo((last - first) / file.samplerate, file.samplerate, file.channels)
+
+
+def load_clip(clip: Clip, sample_rate: int) -> npt.NDArray[np.float32]:
+    """Read a clip as mono samples at ``sample_rate`` Hz.
+
+    Channels are averaged; other rates are converted by soxr (librosa's ``soxr_hq``). Levels are left alone: loudness carries
+    emotion.
+
+    Returns:
+        Samples of shape (samples,), float32, full scale 1.
+
+    Raises:
+        AudioError: If the file is missing, not audio, has no samples in the clip, or holds NaN or infinity.
+    """
+    with _open(clip.path) as file:
+        first, last = _span(file, clip)
+        try:
+            file.seek(first)
+            samples = file.read(last - first, dtype="float32", always_2d=True).mean(axis=1)  # (samples,)
+        except soundfile.LibsndfileError as error:
+            raise AudioError(f"audio breaks off while decoding ({error})", "copy it again from its source") from error
+        rate = file.samplerate
+    if len(samples) == 0:
+        raise AudioError("audio has fewer samples than its header says", "copy it again from its source")
+    if not np.isfinite(samples).all():
+        raise AudioError(f"audio holds NaN or infinity ({np.count_nonzero(~np.isfinite(samples))} samples)", "export it again")
+    if rate != sample_rate:
+        import librosa
+
+        samples = librosa.resample(samples, orig_sr=rate, target_sr=sample_rate, res_type="soxr_hq")
+    return np.ascontiguousarray(samples, dtype=np.float32)

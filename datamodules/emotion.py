@@ -1,0 +1,319 @@
+"""EmotionDataModule: the one LightningDataModule. Every method gets its batches from here.
+
+Sealed in this place: the normalisation is fitted on the training split only, batches are cut by length, masks come with the
+tensors, and the order of batches depends on the seed alone.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from datamodules.audio import AudioError, Clip, inspect_clip
+from datamodules.batch import Item, collate_dialogues, collate_utterances
+from datamodules.corpora import Corpus
+from datamodules.features import Feature
+from datamodules.problems import BadInputError, Problem
+from datamodules.protocols import Fold
+from datamodules.store import Arrays, FeatureStore, UnreadableInputsError
+
+Unit = Literal["utterance", "dialogue"]
+
+
+@dataclass(frozen=True)
+class Utterances:
+    """A corpus with its features: what all runs on it share.
+
+    Attributes:
+        corpus: Name and version, ``demo 1``.
+        table: As of `Corpus.table`, the usable rows only.
+        audio: One (T, Da) array per row.
+        text: One (L, Dt) array per row.
+        rows: How many utterances the corpus names; ``len(table)`` of them are usable.
+        notes: What was left out or cut, for a reader of the results.
+        slices: Columns by which results are also broken down.
+    """
+
+    corpus: str
+    table: pd.DataFrame
+    audio: Arrays
+    text: Arrays
+    rows: int
+    notes: tuple[str, ...]
+    slices: tuple[str, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of everything in the data that can change a result: content, labels, speakers, order and splits; no paths."""
+        digest = hashlib.blake2b(digest_size=8)
+        facts = self.table[["utterance_id", "label", "speaker", "dialogue", "turn", "session", "split"]]
+        digest.update(facts.to_csv(index=False).encode())
+        digest.update(self.audio.keys.tobytes() + self.text.keys.tobytes())
+        return digest.hexdigest()
+
+
+def load_utterances(
+    corpus: Corpus,
+    audio: Feature,
+    text: Feature,
+    store: FeatureStore | None = None,
+    skip_bad: bool = False,
+    max_seconds: float = 30.0,
+) -> Utterances:
+    """Read a corpus and make sure that the store holds its features.
+
+    Args:
+        corpus: What to read.
+        audio: The audio feature.
+        text: The text feature.
+        store: Where features are kept; None for the default folder.
+        skip_bad: Go on without bad rows; `Utterances.notes` says how many.
+        max_seconds: Longer clips are cut, so that one mistaken file of several minutes can't exhaust the memory.
+
+    Raises:
+        BadInputError: With every bad row, those found only by decoding the audio included.
+    """
+    for feature, modality in ((audio, "audio"), (text, "text")):
+        if feature.modality != modality:
+            raise ValueError(f"{feature} reads {feature.modality}; it can't be the {modality} feature")
+    store = store or FeatureStore()
+    table = corpus.table(skip_bad)
+    total, problems = table.attrs["rows"], list(table.attrs["problems"])
+    clips, cut, late = _clips(table, max_seconds)
+    texts = [None if pd.isna(text) else str(text) for text in table["text"]]
+    try:
+        audio_arrays = store.get(audio, clips)
+    except UnreadableInputsError as error:
+        late = {**late, **error.failures}
+    if late:
+        if not skip_bad:
+            raise BadInputError(_problem(corpus, table, position, failure) for position, failure in sorted(late.items()))
+        problems += [str(_problem(corpus, table, position, failure)) for position, failure in sorted(late.items())]
+        good = np.setdiff1d(np.arange(len(table)), list(late))
+        table = table.iloc[good].reset_index(drop=True)
+        clips, texts = [clips[i] for i in good], [texts[i] for i in good]
+        audio_arrays = store.get(audio, clips)
+    notes = []
+    if problems:
+        notes.append(
+            f"{total - len(table)} of {total} utterances were left out as bad: "
+            + "; ".join(problems[:3])
+            + (" …" if problems[3:] else "")
+        )
+    if cut:
+        notes.append(f"{cut} clips are longer than {max_seconds:g} s and were cut there")
+    return Utterances(
+        f"{corpus.name} {corpus.version}", table, audio_arrays, store.get(text, texts), total, tuple(notes), corpus.slices
+    )
+
+
+def _clips(table: pd.DataFrame, max_seconds: float) -> tuple[list[Clip | None], int, dict[int, AudioError]]:
+    """The clip of every row, None where there is no audio; how many were cut; and rows whose audio is unreadable."""
+    clips: list[Clip | None] = []
+    cut, failures = 0, {}
+    known = table["seconds"] if "seconds" in table.columns else pd.Series(np.nan, index=table.index)
+    for position, (path, start, end, seconds) in enumerate(zip(table["audio"], table["start"], table["end"], known, strict=True)):
+        if pd.isna(path):
+            clips.append(None)
+            continue
+        clip = Clip(Path(path), None if pd.isna(start) else float(start), None if pd.isna(end) else float(end))
+        try:
+            length = inspect_clip(clip).seconds if pd.isna(seconds) else float(seconds)
+        except AudioError as error:
+            failures[position], length = error, 0.0
+        if length > max_seconds:
+            clip, cut = clip._replace(end=(clip.start or 0.0) + max_seconds), cut + 1
+        clips.append(clip)
+    return clips, cut, failures
+
+
+def _problem(corpus: Corpus, table: pd.DataFrame, position: int, error: AudioError) -> Problem:
+    row = table.iloc[position]
+    line = int(row["row"]) if "row" in table.columns and not pd.isna(row["row"]) else None
+    return Problem(corpus.index_file, line, f"{row['utterance_id']}: {row['audio']}: {error.what}", error.remedy, position)
+
+
+class EmotionDataModule(L.LightningDataModule):
+    """Batches of one fold of one corpus.
+
+    Example::
+
+        utterances = load_utterances(open_corpus("demo"), parse_feature("mfcc"), parse_feature("hidden_states"))
+        plan = apply_protocol(utterances.table)
+        data = EmotionDataModule(utterances, plan.folds[0], plan.classes)
+    """
+
+    def __init__(
+        self,
+        utterances: Utterances,
+        fold: Fold,
+        classes: Sequence[str],
+        unit: Unit = "utterance",
+        batch_size: int = 32,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        """Configure the batches.
+
+        Args:
+            utterances: The corpus and its features.
+            fold: Which utterances to train, select and test on.
+            classes: Labels in the order of the model's outputs.
+            unit: What one item of a batch is; with ``dialogue`` a batch has ``batch_size`` dialogues, and an utterance without a
+                dialogue is one of its own.
+            batch_size: Items per batch.
+            seed: Decides the order of the training batches, whatever ``num_workers`` is.
+            num_workers: Processes that read features ahead of the training step.
+        """
+        super().__init__()
+        self.utterances, self.fold, self.classes = utterances, fold, tuple(classes)
+        self.unit, self.batch_size, self.seed, self.num_workers = unit, batch_size, seed, num_workers
+        self._splits: dict[str, _Split] = {}
+
+    @property
+    def audio_dim(self) -> int:
+        """Width Da of the audio feature."""
+        return self.utterances.audio.feature.dim
+
+    @property
+    def text_dim(self) -> int:
+        """Width Dt of the text feature."""
+        return self.utterances.text.feature.dim
+
+    @property
+    def class_counts(self) -> torch.Tensor:
+        """Training utterances per class: (C,) int64."""
+        train = self.utterances.table.set_index("utterance_id").loc[list(self.fold.train), "label"]
+        return torch.tensor(train.value_counts().reindex(self.classes, fill_value=0).to_numpy())
+
+    def setup(self, stage: str | None = None) -> None:
+        """Index the three splits and fit the normalisation on the training split."""
+        if self._splits:
+            return
+        positions = pd.Series(self.utterances.table.index, index=self.utterances.table["utterance_id"])
+        train = positions.loc[list(self.fold.train)].to_numpy()
+        scales = [_fit_scale(arrays, train) for arrays in (self.utterances.audio, self.utterances.text)]
+        for name in ("train", "val", "test"):
+            indices = positions.loc[list(getattr(self.fold, name))].to_numpy()
+            self._splits[name] = _Split(self.utterances, indices, self.classes, self.unit, scales)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled batches of similar lengths."""
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The validation split, short items first."""
+        return self._loader("val", shuffle=False)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """The test split, short items first."""
+        return self._loader("test", shuffle=False)
+
+    def _loader(self, name: str, shuffle: bool) -> DataLoader[Any]:
+        split = self._splits[name]
+        return DataLoader(
+            split,
+            batch_sampler=LengthBatches(split.sizes, self.batch_size, self.seed if shuffle else None),
+            collate_fn=collate_utterances if self.unit == "utterance" else collate_dialogues,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+
+class LengthBatches(Sampler[list[int]]):
+    """Batches of items of similar length, so that little is padded.
+
+    Items are shuffled, cut into pools of 20 batches, sorted by length within a pool and cut into batches, whose order is then
+    shuffled. Without a seed: all items, short ones first.
+    """
+
+    POOL = 20
+
+    def __init__(self, sizes: npt.NDArray[np.integer], batch_size: int, seed: int | None) -> None:
+        """Name the items' sizes (n,), the batch size, and the seed of the shuffling or None."""
+        self.sizes, self.batch_size = sizes, batch_size
+        self._random = None if seed is None else np.random.default_rng(seed)
+
+    def __len__(self) -> int:
+        return -(-len(self.sizes) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.arange(len(self.sizes)) if self._random is None else self._random.permutation(len(self.sizes))
+        pool = len(order) if self._random is None else self.POOL * self.batch_size
+        batches: list[list[int]] = []
+        for start in range(0, len(order), max(pool, 1)):
+            part = order[start : start + pool]
+            part = part[np.argsort(self.sizes[part], kind="stable")]
+            batches += [part[i : i + self.batch_size].tolist() for i in range(0, len(part), self.batch_size)]
+        if self._random is not None:
+            self._random.shuffle(batches)
+        yield from batches
+
+
+Scale = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+
+
+def _fit_scale(arrays: Arrays, indices: npt.NDArray[np.integer]) -> Scale | None:
+    """Mean and standard deviation (D,) over all frames of the given utterances; None for features used as they are."""
+    if not arrays.feature.standardise:
+        return None
+    count, total, square = 0, np.zeros(arrays.feature.dim), np.zeros(arrays.feature.dim)
+    for index in indices:
+        frames = arrays[index].astype(np.float64)
+        count, total, square = count + len(frames), total + frames.sum(0), square + (frames**2).sum(0)
+    if count == 0:
+        return None
+    mean = total / count
+    deviation = np.sqrt(np.maximum(square / count - mean**2, 0.0))
+    return mean.astype(np.float32), np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32)
+
+
+class _Split(Dataset["Item | list[Item]"]):
+    """The items of one split: utterances, or dialogues made of this split's utterances alone."""
+
+    def __init__(
+        self,
+        utterances: Utterances,
+        indices: npt.NDArray[np.integer],
+        classes: Sequence[str],
+        unit: Unit,
+        scales: Sequence[Scale | None],
+    ) -> None:
+        rows = utterances.table.iloc[indices]
+        self.audio, self.text, self.scales = utterances.audio, utterances.text, scales
+        self.ids = dict(zip(indices.tolist(), rows["utterance_id"], strict=True))
+        self.labels = dict(zip(indices.tolist(), (classes.index(label) for label in rows["label"]), strict=True))
+        self.speakers = dict(zip(indices.tolist(), rows["speaker"].fillna("").astype(str), strict=True))
+        self.unit = unit
+        lengths = utterances.audio.lengths + utterances.text.lengths
+        if unit == "utterance":
+            self.groups = [[index] for index in indices.tolist()]
+        else:
+            dialogue = rows["dialogue"].fillna(rows["utterance_id"])
+            ordered = rows.assign(dialogue=dialogue).sort_values("turn", kind="stable", na_position="last")
+            self.groups = [group.index.tolist() for _, group in ordered.groupby("dialogue", sort=False)]
+        self.sizes = np.array([lengths[group].max() * len(group) for group in self.groups])
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, number: int) -> Item | list[Item]:
+        items = [self._item(index) for index in self.groups[number]]
+        return items[0] if self.unit == "utterance" else items
+
+    def _item(self, index: int) -> Item:
+        audio, text = (
+            array if scale is None else (array.astype(np.float32) - scale[0]) / scale[1]
+            for array, scale in zip((self.audio[index], self.text[index]), self.scales, strict=True)
+        )
+        return Item(audio, text, self.labels[index], self.ids[index], self.speakers[index])

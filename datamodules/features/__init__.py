@@ -1,0 +1,124 @@
+"""Features: extractors with their parameters; one file per family.
+
+A feature is a frozen dataclass whose fields are its identity: two features with equal fields give equal arrays, so the
+store may keep one copy for everybody. It is written as a call, ``mfcc(n=40)``, on the command line and in suites.
+A new family is one new file here; every `Feature` subclass in it is found by its ``name``.
+"""
+
+import ast
+import dataclasses
+import hashlib
+import importlib
+import inspect
+import json
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from datamodules.problems import UnknownNameError
+
+Modality = Literal["audio", "text"]
+
+
+@dataclass(frozen=True)
+class Feature(ABC):
+    """An extractor with its parameters.
+
+    Attributes:
+        name: The name used on the command line and in suites.
+        extractor_version: Raised when the same parameters start to give other numbers; old entries are then recomputed.
+        dtype: How arrays are stored and read.
+        standardise: Whether batches carry it with zero mean and unit variance, fitted on the training split.
+        chunk: How many inputs `extract` is given at once.
+        sample_rate: What waveforms must come at, in Hz; used by audio features only.
+    """
+
+    name: ClassVar[str]
+    extractor_version: ClassVar[int] = 1
+    dtype: ClassVar[str] = "float16"
+    standardise: ClassVar[bool] = False
+    chunk: ClassVar[int] = 32
+    sample_rate: ClassVar[int] = 16_000
+
+    @property
+    @abstractmethod
+    def modality(self) -> Modality:
+        """What `extract` reads."""
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Width D of the arrays."""
+
+    @abstractmethod
+    def extract(self, inputs: Sequence[npt.NDArray[np.float32]] | Sequence[str]) -> list[npt.NDArray[np.generic]]:
+        """Compute the feature.
+
+        Args:
+            inputs: Waveforms of shape (samples,) at `sample_rate`, or transcripts.
+
+        Returns:
+            One array of shape (T, D) per input, T >= 1, of `dtype` or convertible to it.
+        """
+
+    def identity(self) -> dict[str, object]:
+        """Everything that decides the numbers: name, version and fields; JSON-serialisable."""
+        return {"name": self.name, "extractor_version": self.extractor_version, **dataclasses.asdict(self)}
+
+    @property
+    def key(self) -> str:
+        """Hexadecimal digest of `identity`: the folder of the store that holds this feature."""
+        return hashlib.blake2b(json.dumps(self.identity(), sort_keys=True).encode(), digest_size=8).hexdigest()
+
+    def __str__(self) -> str:
+        changed = [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        ]
+        return f"{self.name}({', '.join(changed)})" if changed else self.name
+
+
+def list_features() -> dict[str, type[Feature]]:
+    """All features by name, sorted."""
+    found: dict[str, type[Feature]] = {}
+    for info in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{info.name}")
+        for _, member in inspect.getmembers(module, inspect.isclass):
+            if issubclass(member, Feature) and not inspect.isabstract(member) and member.__module__ == module.__name__:
+                found[member.name] = member
+    return dict(sorted(found.items()))
+
+
+def parse_feature(text: str) -> Feature:
+    """Read a feature written as a call.
+
+    Args:
+        text: ``mfcc`` or ``mfcc(n=40, hop_ms=10.0)`` or ``hidden_states(checkpoint='minilm', layers=(-1,))``.
+
+    Raises:
+        UnknownNameError: For an unknown feature or parameter.
+        ValueError: If the text is no such call, or a value is out of range.
+    """
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        name, keywords = (node.func, node.keywords) if isinstance(node, ast.Call) and not node.args else (node, [])
+        if not isinstance(name, ast.Name):
+            raise ValueError
+        values = {str(k.arg): ast.literal_eval(k.value) for k in keywords}
+    except (SyntaxError, ValueError):
+        raise ValueError(f"{text!r} is not a feature; write it as a call with named values, such as mfcc(n=40)") from None
+    features = list_features()
+    if name.id not in features:
+        raise UnknownNameError("feature", name.id, list(features))
+    feature = features[name.id]
+    known = [field.name for field in dataclasses.fields(feature)]
+    for key in values:
+        if key not in known:
+            raise UnknownNameError(f"parameter of {name.id}", key, known)
+    return feature(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -1,0 +1,216 @@
+"""Protocols: which utterances are trained on, selected on and tested on. Two numbers compare only under the same protocol.
+
+A protocol has a name and a version, ``speaker-5fold@1``. Its folds are disjoint by construction and, unless its name contains
+``overlap``, no speaker is in more than one of train, val and test. The validation split always comes out of the training
+part; the test split never takes part in selection.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
+
+from datamodules.problems import UnknownNameError
+
+FOLDS = 5
+
+
+class ProtocolError(ValueError):
+    """A corpus that a protocol can't split honestly; the message says what would allow it."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Utterance ids of the three splits; disjoint and none empty, or the constructor refuses.
+
+    Attributes:
+        number: Position among the protocol's folds, from 0.
+        train: What the weights, the normalisation and anything else is fitted on.
+        val: What the epoch is selected on.
+        test: What is scored, once.
+    """
+
+    number: int
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check what the class promises."""
+        for name, other in combinations(("train", "val", "test"), 2):
+            shared = set(getattr(self, name)) & set(getattr(self, other))
+            if shared:
+                raise ProtocolError(
+                    f"fold {self.number}: {sorted(shared)[0]!r} and {len(shared) - 1} more are in {name} and in {other}"
+                )
+        for name in ("train", "val", "test"):
+            if not getattr(self, name):
+                raise ProtocolError(f"fold {self.number} has no {name} utterances")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A protocol applied to one corpus.
+
+    Attributes:
+        protocol: Name and version, as it stands in results.
+        headline: The metric that ranks, and that the epoch is selected on.
+        classes: Labels in the order of the model's outputs.
+        folds: One or more folds.
+        caveats: What a reader of the numbers must know; printed under every table.
+    """
+
+    protocol: str
+    classes: tuple[str, ...]
+    folds: tuple[Fold, ...]
+    caveats: tuple[str, ...] = ()
+    headline: str = "uar"
+
+
+def apply_protocol(table: pd.DataFrame, protocol: str = "auto", allow_speaker_overlap: bool = False) -> Plan:
+    """Split a corpus.
+
+    Args:
+        table: As of `Corpus.table`.
+        protocol: ``split@1`` (the corpus's own splits), ``speaker-5fold@1`` (speaker-disjoint cross-validation; any number of
+            folds), ``overlap-5fold@1`` (dialogues or utterances at random), or ``auto``: the first of these that the table allows.
+            The version may be left out.
+        allow_speaker_overlap: Permit speakers that are in two splits; the protocol's name then says ``overlap``.
+
+    Raises:
+        ProtocolError: If the table can't be split that way without speakers in two splits, or a class has no training example.
+        UnknownNameError: If there is no such protocol.
+    """
+    name = protocol.removesuffix("@1")
+    if name == "auto":
+        name = "split" if table["split"].notna().any() else f"speaker-{FOLDS}fold"
+        if name != "split" and allow_speaker_overlap and table["speaker"].isna().any():
+            name = f"overlap-{FOLDS}fold"
+    folds, made = re.fullmatch(r"(speaker|overlap)-(\d+)fold", name), {"split": _own_split, "split-overlap": _own_split}
+    if folds:
+        split: Callable[[pd.DataFrame, bool], tuple[list[Fold], list[str]]]
+        count = int(folds[2])
+        if count < 2:
+            raise ProtocolError(f"{protocol}: cross-validation needs at least 2 folds")
+        if folds[1] == "overlap" and not allow_speaker_overlap:
+            raise ProtocolError(
+                f"{protocol} lets speakers be in train and test at once; pass --allow-speaker-overlap if you mean it"
+            )
+        by = "speaker" if folds[1] == "speaker" else None
+
+        def split(table: pd.DataFrame, _: bool) -> tuple[list[Fold], list[str]]:
+            return _cross_validation(table, count, by), []
+
+    elif name in made:
+        split = made[name]
+    else:
+        raise UnknownNameError("protocol", protocol, ["auto", "split@1", f"speaker-{FOLDS}fold@1", f"overlap-{FOLDS}fold@1"])
+    made_folds, caveats = split(table, allow_speaker_overlap)
+    classes = tuple(sorted(table["label"].unique()))
+    overlap, more = _audit(table, made_folds, classes, allow_speaker_overlap)
+    full = name if "overlap" in name or not overlap else name.replace("speaker-", "") + "-overlap"
+    return Plan(f"{full}@1", classes, tuple(made_folds), tuple(caveats + more))
+
+
+def _own_split(table: pd.DataFrame, allow_speaker_overlap: bool) -> tuple[list[Fold], list[str]]:
+    unassigned = int(table["split"].isna().sum())
+    if unassigned:
+        row = table[table["split"].isna()].iloc[0]
+        raise ProtocolError(
+            f"{unassigned} of {len(table)} utterances have no split, the first is {row['utterance_id']!r}; assign them all, or none"
+        )
+    ids = {name: group["utterance_id"].tolist() for name, group in table.groupby("split")}
+    for name in ("train", "test"):
+        if name not in ids:
+            raise ProtocolError(f"no utterance has the split {name!r}; assign train and test (and val), or leave the column empty")
+    caveats = []
+    if "val" not in ids:
+        train = table[table["split"] == "train"]
+        by = "speaker" if train["speaker"].notna().all() and train["speaker"].nunique() > 1 else None
+        if by is None and not allow_speaker_overlap:
+            raise ProtocolError(
+                "there is no val split, and none can be made that shares no speaker with train; "
+                "add rows with split 'val', fill in the column speaker, or pass --allow-speaker-overlap"
+            )
+        ids["train"], ids["val"] = _hold_out(train, FOLDS, by)
+        caveats.append(f"no val split was given: {len(ids['val'])} utterances of train were held out for it")
+    return [Fold(0, tuple(ids["train"]), tuple(ids["val"]), tuple(ids["test"]))], caveats
+
+
+def _cross_validation(table: pd.DataFrame, count: int, by: str | None) -> list[Fold]:
+    if by == "speaker":
+        if table["speaker"].isna().any():
+            row = table[table["speaker"].isna()].iloc[0]
+            raise ProtocolError(
+                f"{int(table['speaker'].isna().sum())} utterances have no speaker, the first is {row['utterance_id']!r}, so no "
+                "split can be shown to share none; fill in the column speaker, add a column split, or pass --allow-speaker-overlap"
+            )
+        if table["speaker"].nunique() < 3:
+            raise ProtocolError(
+                f"{table['speaker'].nunique()} speakers can't be divided among train, val and test; "
+                "add a column split, or pass --allow-speaker-overlap"
+            )
+        count = min(count, table["speaker"].nunique())
+    folds = []
+    for number, (rest, test) in enumerate(_grouped_folds(table, count, by)):
+        # As many parts as leave validation about the size of test.
+        remaining = table.iloc[rest]
+        parts = max(2, min(count - 1, remaining["speaker"].nunique() if by else count - 1))
+        train, val = _hold_out(remaining, parts, by)
+        folds.append(Fold(number, tuple(train), tuple(val), tuple(table["utterance_id"].iloc[test])))
+    return folds
+
+
+def _hold_out(table: pd.DataFrame, parts: int, by: str | None) -> tuple[list[str], list[str]]:
+    """Ids of all but the first of ``parts`` folds, and of that first one."""
+    parts = min(parts, table["speaker"].nunique()) if by else parts
+    train, val = _grouped_folds(table, parts, by)[0]
+    return table["utterance_id"].iloc[train].tolist(), table["utterance_id"].iloc[val].tolist()
+
+
+def _grouped_folds(table: pd.DataFrame, count: int, by: str | None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Folds stratified by label that keep together what belongs together.
+
+    Speakers, when asked for. Otherwise dialogues (a dialogue is context, so a part of it in training leaks into test), or
+    single utterances where there are none.
+    """
+    groups = table[by] if by else table["dialogue"].fillna(table["utterance_id"])
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=0)
+    try:
+        return list(splitter.split(np.zeros(len(table)), table["label"], groups))
+    except ValueError as error:
+        raise ProtocolError(f"{len(table)} utterances can't be divided into {count} parts ({error})") from error
+
+
+def _audit(table: pd.DataFrame, folds: list[Fold], classes: tuple[str, ...], allow_speaker_overlap: bool) -> tuple[bool, list[str]]:
+    """Check what the plan promises. Returns whether speakers overlap, and caveats."""
+    indexed = table.set_index("utterance_id")
+    caveats, shared, unseen = [], set(), []
+    for fold in folds:
+        parts = {name: indexed.loc[list(getattr(fold, name))] for name in ("train", "val", "test")}
+        for one, other in combinations(parts, 2):
+            shared |= set(parts[one]["speaker"].dropna()) & set(parts[other]["speaker"].dropna())
+        unseen += [f"fold {fold.number}: {label!r}" for label in classes if label not in set(parts["train"]["label"])]
+        absent = [label for label in classes if label not in set(parts["test"]["label"])]
+        if absent:
+            caveats.append(f"fold {fold.number}: the test split has no {', '.join(absent)}; UAR is over the other classes")
+    if unseen:
+        raise ProtocolError(
+            f"labels without a single training example ({', '.join(unseen)}); "
+            "relabel or remove those utterances, or choose other splits"
+        )
+    if shared and not allow_speaker_overlap:
+        some = ", ".join(sorted(shared)[:5]) + (" …" if len(shared) > 5 else "")
+        raise ProtocolError(
+            f"{len(shared)} speakers are in more than one split ({some}); scores would measure voices that were trained on. "
+            "Correct the splits, or pass --allow-speaker-overlap if the corpus is made that way"
+        )
+    if shared:
+        caveats.append(f"{len(shared)} speakers are in more than one split: not comparable with speaker-independent results")
+    if table["speaker"].isna().all():
+        caveats.append("speakers are not known: whether the splits share any can't be checked")
+    return bool(shared), caveats

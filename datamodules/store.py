@@ -1,0 +1,344 @@
+"""The feature store: every array computed once, shared by every method, run and process.
+
+An entry is found by the feature's identity and the *content* of its input, so renaming a file or copying a corpus costs
+nothing and changing a file is noticed. One folder per feature holds two files that only grow::
+
+    <root>/<feature name>-<feature key>/
+        feature.json   the feature's identity, for people
+        data.bin       the arrays, one after the other
+        index.bin      one 32-byte record per array: key, offset, rows, checksum
+
+An array's bytes are written before its record, so a process killed at any moment leaves only complete entries; a torn or
+damaged one fails its checksum and is computed again. One process at a time appends (a lock that dies with its holder); readers
+need no lock. Arrays are read by position, not mapped: the resident memory then doesn't grow with the part of the corpus that
+was touched, and a file cut short is an error message rather than a bus error.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from datamodules import cache_dir
+from datamodules.audio import AudioError, Clip, load_clip
+from datamodules.features import Feature
+
+log = logging.getLogger(__name__)
+
+Input = Clip | str
+RECORD = np.dtype([("key", "S16"), ("offset", "<u8"), ("rows", "<u4"), ("checksum", "<u4")])
+
+
+class StoreError(OSError):
+    """The store can't be written or read back; the message names the folder and the remedy."""
+
+
+class UnreadableInputsError(ValueError):
+    """Inputs that could not be read. Everything readable has been stored.
+
+    Attributes:
+        failures: Position in the list of inputs -> what is wrong with it.
+    """
+
+    def __init__(self, failures: Mapping[int, AudioError]) -> None:
+        """Keep ``failures``."""
+        super().__init__(f"{len(failures)} inputs can't be read")
+        self.failures = dict(failures)
+
+
+class Arrays(Sequence[npt.NDArray[np.generic]]):
+    """The arrays of one feature for a list of inputs, read from disk when asked for.
+
+    ``arrays[i]`` has shape (T_i, D); an absent input has T_i = 0. ``lengths`` holds every T_i without reading anything.
+    Copies in other processes open their own handle.
+    """
+
+    def __init__(self, feature: Feature, path: Path, records: npt.NDArray[np.void]) -> None:
+        """Name the data file and one index record per input (rows = 0 for an absent input)."""
+        self.feature = feature
+        self.path = path
+        self._records = records
+        self._handle: tuple[int, io.FileIO] | None = None
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """T of every array: (len(self),)."""
+        return self._records["rows"].astype(np.int64)
+
+    @property
+    def keys(self) -> npt.NDArray[np.bytes_]:
+        """Content key of every input, empty for an absent one: (len(self),)."""
+        return np.ascontiguousarray(self._records["key"])
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> npt.NDArray[np.generic]:  # type: ignore[override]
+        record = self._records[index]
+        rows, dim = int(record["rows"]), self.feature.dim
+        if rows == 0:
+            return np.zeros((0, dim), self.feature.dtype)
+        return np.frombuffer(_read(self._file(), record, self.feature, self.path), self.feature.dtype).reshape(rows, dim)
+
+    def _file(self) -> io.FileIO:
+        # A forked worker would share the parent's file position.
+        if self._handle is None or self._handle[0] != os.getpid():
+            self._handle = os.getpid(), self.path.open("rb", buffering=0)
+        return self._handle[1]
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_handle": None}
+
+
+def _read(file: io.FileIO, record: np.void, feature: Feature, path: Path) -> bytes:
+    size = int(record["rows"]) * feature.dim * np.dtype(feature.dtype).itemsize
+    file.seek(int(record["offset"]))
+    data = file.read(size)
+    if len(data) != size:
+        raise StoreError(f"{path} was cut short while it was in use; run the command again and the missing part is recomputed")
+    return data
+
+
+class FeatureStore:
+    """Features on disk, computed when first asked for."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        """Keep everything under ``root``; None means ``features`` in `datamodules.cache_dir`."""
+        self.root = root or cache_dir() / "features"
+
+    def get(self, feature: Feature, inputs: Sequence[Input | None]) -> Arrays:
+        """The feature of every input, computing those that the store doesn't hold.
+
+        Args:
+            feature: What to compute.
+            inputs: Clips for an audio feature, transcripts for a text feature; None where the modality is absent.
+
+        Returns:
+            One array per input, in the order of ``inputs``.
+
+        Raises:
+            UnreadableInputsError: With every input that can't be read, after everything else has been stored.
+            StoreError: If the folder can't be written (full disk, no permission).
+        """
+        folder = self.root / f"{feature.name}-{feature.key}"
+        keys, failures = self._keys(inputs)
+        wanted = set(keys) - {b""}
+        present = _verified(folder, feature, wanted)
+        missing = wanted - set(present)
+        if missing:
+            with _writer(folder, feature):
+                missing -= set(_verified(folder, feature, missing))  # another process may have been first
+                failures |= _extract(folder, feature, inputs, keys, missing)
+            present = _verified(folder, feature, wanted)
+        if failures:
+            raise UnreadableInputsError(dict(sorted(failures.items())))
+        records = np.zeros(len(inputs), RECORD)
+        for position, key in enumerate(keys):
+            if key:
+                records[position] = present[key]
+        return Arrays(feature, folder / "data.bin", records)
+
+    def _keys(self, inputs: Sequence[Input | None]) -> tuple[list[bytes], dict[int, AudioError]]:
+        """The content key of every input, b"" for an absent or unreadable one, and what is wrong with the latter."""
+        digests = FileDigests(self.root / "digests.tsv")
+        keys: list[bytes] = []
+        failures: dict[int, AudioError] = {}
+        for position, item in enumerate(inputs):
+            key = b""
+            if isinstance(item, str):
+                key = hashlib.blake2b(item.encode(), digest_size=16).digest()
+            elif item is not None:
+                try:
+                    content = digests[item.path]
+                except FileNotFoundError:
+                    failures[position] = AudioError("audio file is missing", "restore it or correct the path")
+                except OSError as error:
+                    failures[position] = AudioError(f"audio file can't be read ({error.strerror})", "check its permissions")
+                else:
+                    key = hashlib.blake2b(f"{content} {item.start} {item.end}".encode(), digest_size=16).digest()
+            # numpy's fixed-width bytes drop trailing zeros, so no key may end in one.
+            keys.append(key[:-1] + b"\x01" if key.endswith(b"\x00") else key)
+        digests.save()
+        return keys, failures
+
+
+class FileDigests:
+    """Content digests of files, remembered by path, size and time of change so that nothing is read twice only to be named."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Read what earlier processes remembered at ``path``; None to remember nothing."""
+        self._path = path
+        self._known: dict[str, str] = {}
+        self._new: dict[str, str] = {}
+        if path is not None and path.exists():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                state, _, digest = line.rpartition("\t")
+                if len(digest) == 32:
+                    self._known[state] = digest
+
+    def __getitem__(self, path: Path) -> str:
+        stat = path.stat()
+        state = f"{path}\t{stat.st_size}\t{stat.st_mtime_ns}"
+        digest = self._known.get(state) or self._new.get(state)
+        if digest is None:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+            self._new[state] = digest
+        return digest
+
+    def save(self) -> None:
+        """Append what is new, in one write; a folder that can't be written only costs the next process some reading."""
+        if self._new and self._path is not None:
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                with self._path.open("a", encoding="utf-8", errors="replace") as file:
+                    file.write("".join(f"{state}\t{digest}\n" for state, digest in self._new.items()))
+            except OSError as error:
+                log.warning("file digests can't be remembered in %s (%s)", self._path, error.strerror)
+
+
+def _records(folder: Path) -> npt.NDArray[np.void]:
+    index = folder / "index.bin"
+    data = index.read_bytes() if index.exists() else b""
+    return np.frombuffer(data[: len(data) // RECORD.itemsize * RECORD.itemsize], RECORD)
+
+
+def _checksum(key: bytes, data: bytes) -> int:
+    return zlib.crc32(data, zlib.crc32(key))
+
+
+def _verified(folder: Path, feature: Feature, wanted: set[bytes]) -> dict[bytes, np.void]:
+    """The records of the wanted keys whose arrays are complete and undamaged."""
+    newest = {bytes(key): number for number, key in enumerate(records["key"])} if len(records := _records(folder)) else {}
+    sound: dict[bytes, np.void] = {}
+    damaged = 0
+    numbers = sorted(newest[key] for key in wanted & newest.keys())
+    if numbers:
+        with (folder / "data.bin").open("rb", buffering=0) as file:
+            for number in numbers:
+                record = records[number]
+                key = bytes(record["key"])
+                try:
+                    intact = record["rows"] > 0 and _checksum(key, _read(file, record, feature, folder)) == record["checksum"]
+                except (StoreError, OverflowError, ValueError):
+                    intact = False
+                if intact:
+                    sound[key] = record
+                damaged += not intact
+    if damaged:
+        log.warning("%d damaged entries in %s will be computed again", damaged, folder)
+    return sound
+
+
+def _extract(
+    folder: Path, feature: Feature, inputs: Sequence[Input | None], keys: Sequence[bytes], missing: set[bytes]
+) -> dict[int, AudioError]:
+    """Compute and append the missing entries; returns the inputs that can't be read."""
+    failures: dict[int, AudioError] = {}
+    positions = _by_size(inputs, keys)
+    with ExitStack() as stack:
+        with _writing(folder):
+            data = stack.enter_context((folder / "data.bin").open("ab", buffering=0))
+            index = stack.enter_context((folder / "index.bin").open("ab", buffering=0))
+            index.truncate(index.tell() // RECORD.itemsize * RECORD.itemsize)  # a killed process may have torn the last record
+        step = stack.enter_context(_progress(feature, len(missing)))
+        # Chunks are cut from the whole list, not from what is missing: an encoder's rounding depends on the batch it runs
+        # in, and a repeated extraction must give the bits that an uninterrupted one gives.
+        for start in range(0, len(positions), feature.chunk):
+            chunk = positions[start : start + feature.chunk]
+            if not any(keys[p] in missing for p in chunk):
+                continue
+            loaded: dict[int, npt.NDArray[np.float32] | str] = {}
+            for position in chunk:
+                item = inputs[position]
+                try:
+                    loaded[position] = load_clip(item, feature.sample_rate) if isinstance(item, Clip) else str(item)
+                except AudioError as error:
+                    failures |= {p: error for p, key in enumerate(keys) if key == keys[position]}
+            arrays = feature.extract(list(loaded.values())) if loaded else []  # type: ignore[arg-type]
+            for position, array in zip(loaded, arrays, strict=True):
+                if keys[position] in missing:
+                    _append(data, index, keys[position], array, feature)
+                    step()
+    return failures
+
+
+def _by_size(inputs: Sequence[Input | None], keys: Sequence[bytes]) -> list[int]:
+    """One position per distinct key, short inputs first so that a padded chunk wastes little."""
+    first: dict[bytes, int] = {}
+    for position, key in enumerate(keys):
+        if key:
+            first.setdefault(key, position)
+
+    def size(position: int) -> tuple[float, bytes]:
+        item = inputs[position]
+        if isinstance(item, Clip):
+            whole = item.path.stat().st_size if item.end is None else 0
+            return whole or (item.end or 0.0) - (item.start or 0.0), keys[position]
+        return len(item or ""), keys[position]
+
+    return sorted(first.values(), key=size)
+
+
+def _append(data: io.FileIO, index: io.FileIO, key: bytes, array: npt.NDArray[np.generic], feature: Feature) -> None:
+    converted = np.ascontiguousarray(array, dtype=feature.dtype)
+    if converted.ndim != 2 or converted.shape[1] != feature.dim or not len(converted):
+        raise ValueError(f"{feature} gave an array of shape {converted.shape}; it must be (T, {feature.dim}) with T >= 1")
+    if not np.isfinite(converted).all():
+        raise ValueError(f"{feature} gave NaN or values beyond {feature.dtype}")
+    payload = converted.tobytes()
+    with _writing(Path(data.name).parent):
+        offset = data.seek(0, os.SEEK_END)
+        data.write(payload)
+        index.write(np.array([(key, offset, len(converted), _checksum(key, payload))], RECORD).tobytes())
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn an operating system's refusal into a message with the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"the feature store can't write to {folder} ({error.strerror or error}); what was stored so far is kept. "
+            "Free some space, or name another folder with FUSION_ZOO_CACHE, then run the same command again"
+        ) from error
+
+
+@contextmanager
+def _writer(folder: Path, feature: Feature) -> Iterator[None]:
+    """Make the folder and hold its lock: one process at a time appends."""
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.warning("another process is filling %s; waiting for it", folder)
+            lock.acquire()
+        description = folder / "feature.json"
+        if not description.exists():
+            description.write_text(json.dumps(feature.identity(), indent=1, sort_keys=True) + "\n")
+    with lock:
+        lock.release()  # entered twice: once above, to say that we wait
+        yield
+
+
+@contextmanager
+def _progress(feature: Feature, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar over the entries still to be computed; the caller calls what it is given once per entry."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(f"extracting {feature}", total=total)
+        yield lambda: bar.advance(task)

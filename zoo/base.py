@@ -1,0 +1,231 @@
+"""FusionModule: what all methods share, so that a method's file holds its architecture and nothing else.
+
+The base owns the one step for training, validation and test, the metrics, the optimiser and the logging. A method writes
+``forward`` and, if its paper has an extra term, ``loss``.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple, cast
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+)
+
+from datamodules.batch import IGNORED, Batch
+from datamodules.emotion import Unit
+
+Family = Literal["single", "early", "late", "model-level"]
+
+
+class Output(NamedTuple):
+    """What ``forward`` returns. For dialogues every shape has an axis N after B.
+
+    Attributes:
+        logits: (B, C).
+        fused: The vector before the classifier, (B, D), or None.
+        attention: Named maps, or None unless they were asked for; distributions sum to one over their last axis, and are zero
+            where masked.
+    """
+
+    logits: Tensor
+    fused: Tensor | None = None
+    attention: dict[str, Tensor] | None = None
+
+
+class Variant(NamedTuple):
+    """A method with named changes to its constructor's defaults: one row of an ablation table."""
+
+    method: str
+    options: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a method is trained. In the controlled track all methods get the same.
+
+    Attributes:
+        max_epochs: Epochs at the most.
+        patience: Epochs without a better validation score before training stops.
+        batch_size: Utterances per batch (dialogues for dialogue methods).
+        lr: Adam's learning rate.
+        weight_decay: Decoupled weight decay (AdamW); 0 is Adam.
+        class_weights: ``balanced`` weighs the loss by inverse class frequency in training, ``none`` doesn't.
+        grad_clip: Largest gradient norm; 0 for no limit.
+    """
+
+    max_epochs: int = 40
+    patience: int = 8
+    batch_size: int = 32
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    class_weights: Literal["balanced", "none"] = "balanced"
+    grad_clip: float = 1.0
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a method's paper used: the ``published`` track.
+
+    Attributes:
+        audio: Audio feature, as `datamodules.features.parse_feature` reads it.
+        text: Text feature.
+        training: Hyper-parameters.
+    """
+
+    audio: str
+    text: str
+    training: Training = field(default_factory=Training)
+
+
+class UAR(MulticlassConfusionMatrix):
+    """Unweighted average recall: the mean of the recalls of the classes that occur.
+
+    torchmetrics' macro recall also counts, as zero, a class that is predicted but doesn't occur.
+    """
+
+    def compute(self) -> Tensor:
+        """The score, a scalar."""
+        counts = super().compute()
+        support = counts.sum(1)
+        return torch.mean(counts.diagonal()[support > 0] / support[support > 0])
+
+
+def score_metrics(num_classes: int) -> MetricCollection:
+    """The metrics of every split, under the field's names.
+
+    WAR is accuracy, UAR is macro recall, ECE is the expected calibration error over 15 equal bins of confidence.
+    """
+    return MetricCollection(
+        {
+            "war": MulticlassAccuracy(num_classes, average="micro"),
+            "uar": UAR(num_classes),
+            "macro_f1": MulticlassF1Score(num_classes, average="macro"),
+            "weighted_f1": MulticlassF1Score(num_classes, average="weighted"),
+            "ece": MulticlassCalibrationError(num_classes, n_bins=15, norm="l1"),
+        }
+    )
+
+
+class FusionModule(L.LightningModule, ABC):
+    """Base of every method.
+
+    A method declares what it is in the class attributes and builds itself in a constructor whose first three parameters are
+    ``audio_dim``, ``text_dim`` and ``num_classes``; all others are options with the paper's values as defaults.
+
+    Attributes:
+        family: Where fusion happens; ``single`` for one modality.
+        unit: What one item of a batch is.
+        modalities: What the method reads.
+        paper: Citation.
+        published: The paper's features and hyper-parameters, or None where there is no paper.
+        ablations: The paper's ablation table, row by row in its order.
+        training_options: Set by the runner before training.
+    """
+
+    family: ClassVar[Family]
+    unit: ClassVar[Unit] = "utterance"
+    modalities: ClassVar[tuple[str, ...]] = ("audio", "text")
+    paper: ClassVar[str]
+    published: ClassVar[Published | None] = None
+    ablations: ClassVar[Mapping[str, Variant]] = {}
+
+    def __init__(self, num_classes: int) -> None:
+        """Make the metrics for ``num_classes`` classes; the method's constructor builds the layers."""
+        super().__init__()
+        self.num_classes = num_classes
+        self.training_options = Training()
+        metrics = score_metrics(num_classes)
+        self.val_metrics = metrics.clone(prefix="val/")
+        self.test_metrics = metrics.clone(prefix="test/")
+        self.train_metrics = MetricCollection({"uar": metrics["uar"].clone()}, prefix="train/")
+        self.confusion = MulticlassConfusionMatrix(num_classes)
+        self.register_buffer("class_weight", None, persistent=False)
+        self.test_probabilities: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def forward(self, batch: Batch, maps: bool = False) -> Output:
+        """Predict a batch.
+
+        Args:
+            batch: Shapes as in `Batch`.
+            maps: Also return the attention maps.
+
+        Returns:
+            Logits (B, C), and for dialogues (B, N, C).
+        """
+
+    def loss(self, output: Output, batch: Batch) -> Tensor:
+        """Cross-entropy over labelled utterances; a method with an extra term adds it to this."""
+        # In float32: a half-precision log-softmax loses the small probabilities.
+        return F.cross_entropy(
+            output.logits.float().flatten(0, -2),
+            batch.label.flatten(),
+            weight=cast("Tensor | None", self.class_weight),
+            ignore_index=IGNORED,
+        )
+
+    def on_fit_start(self) -> None:
+        """Take the class weights from the training split."""
+        if self.training_options.class_weights == "balanced":
+            counts = self.trainer.datamodule.class_counts.float().clamp(min=1)
+            self.class_weight = (counts.sum() / (len(counts) * counts)).to(self.device)
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Return the loss of one batch."""
+        return self._step(batch, "train", self.train_metrics)
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Score one batch of the validation split."""
+        self._step(batch, "val", self.val_metrics)
+
+    def test_step(self, batch: Batch, _: int) -> None:
+        """Score one batch of the test split and keep its probabilities in ``test_probabilities``."""
+        self._step(batch, "test", self.test_metrics)
+
+    def _step(self, batch: Batch, split: str, metrics: MetricCollection) -> Tensor:
+        output = self(batch)
+        loss = self.loss(output, batch)
+        labelled = batch.label.flatten() != IGNORED
+        probabilities = output.logits.detach().float().flatten(0, -2).softmax(-1)[labelled]  # (labelled, C)
+        labels = batch.label.flatten()[labelled]
+        count = len(labels)
+        metrics.update(probabilities, labels)
+        self.log(f"{split}/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=count)
+        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=count)
+        if split != "train":
+            self.confusion.update(probabilities, labels)
+        if split == "test":
+            real = labelled if batch.turn_mask is None else labelled[batch.turn_mask.flatten()]
+            ids = [name for name, kept in zip(batch.utterance_id, real.tolist(), strict=True) if kept]
+            self.test_probabilities.update(zip(ids, probabilities.cpu(), strict=True))
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the confusion matrix anew."""
+        self.confusion.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Forget earlier predictions."""
+        self.test_probabilities.clear()
+        self.confusion.reset()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW over everything trainable."""
+        options = self.training_options
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        return torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:  # noqa: ANN401
+        """Limit the gradient's norm."""
+        if self.training_options.grad_clip:
+            self.clip_gradients(optimizer, self.training_options.grad_clip, "norm")
