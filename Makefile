@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 
 # The demo corpus, four methods, two seeds each, and the leaderboard.
 demo: $(INSTALLED)
-	$(BIN)/fusion-zoo bench benchmarks/suites/demo.yaml --threads 1 --out runs/demo
+	$(BIN)/fusion-zoo bench benchmarks/suites/demo.yaml --jobs 2 --threads 1 --out runs/demo
 
 test: lint
 	$(BIN)/pytest

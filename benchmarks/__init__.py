@@ -2,20 +2,20 @@
 
 From Python::
 
-    from benchmarks import Suite, bench, leaderboard
+    from benchmarks import Suite, bench, read_leaderboard
 
     bench(Suite(corpus="demo", methods=["early_concat", "mer_han"], seeds=3), "runs")
-    print(leaderboard("runs").to_markdown())
+    print(read_leaderboard("runs").to_markdown())
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from benchmarks.leaderboard import leaderboard
+    from benchmarks.leaderboard import read_leaderboard
     from benchmarks.runner import bench
     from benchmarks.spec import Suite
 
-__all__ = ["Suite", "bench", "leaderboard"]
+__all__ = ["Suite", "bench", "read_leaderboard"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
@@ -24,8 +24,8 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401
         from benchmarks.spec import Suite as found
     elif name == "bench":
         from benchmarks.runner import bench as found  # type: ignore[assignment]
-    elif name == "leaderboard":
-        from benchmarks.leaderboard import leaderboard as found  # type: ignore[assignment]
+    elif name == "read_leaderboard":
+        from benchmarks.leaderboard import read_leaderboard as found  # type: ignore[assignment]
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return found

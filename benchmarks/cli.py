@@ -42,6 +42,7 @@ def _plain_errors() -> Iterator[None]:
     """Show what a user can mend as a message; anything else is a bug and keeps its traceback."""
     from benchmarks.results import ResultError
     from benchmarks.spec import SuiteError
+    from datamodules.features import FeatureError
     from datamodules.features.transformer import CheckpointError
     from datamodules.problems import BadInputError, UnknownNameError
     from datamodules.protocols import ProtocolError
@@ -49,7 +50,16 @@ def _plain_errors() -> Iterator[None]:
 
     try:
         yield
-    except (BadInputError, UnknownNameError, ProtocolError, SuiteError, ResultError, StoreError, CheckpointError) as error:
+    except (
+        BadInputError,
+        UnknownNameError,
+        ProtocolError,
+        SuiteError,
+        ResultError,
+        StoreError,
+        FeatureError,
+        CheckpointError,
+    ) as error:
         typer.echo(f"fusion-zoo: {error}", err=True)
         raise typer.Exit(2) from None
 
@@ -161,9 +171,10 @@ def bench(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs"),
     precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed.")] = "auto",
-    workers: Annotated[int, typer.Option(help="Processes that read features ahead.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that read features ahead of each run.")] = 0,
+    processes: Annotated[int, typer.Option("--jobs", help="Runs at a time.")] = 1,
     threads: Annotated[
-        int, typer.Option(help="CPU threads; 0 for all cores. 1 is best for small models and on shared machines.")
+        int, typer.Option(help="CPU threads of each run; 0 for all cores. 1 is best for small models and on shared machines.")
     ] = 0,
     skip_bad: SkipOption = False,
     allow_speaker_overlap: Annotated[bool, typer.Option("--allow-speaker-overlap", help="Permit speakers in two splits.")] = False,
@@ -171,7 +182,7 @@ def bench(
 ) -> None:
     """Train methods under identical conditions and print the leaderboard. Finished runs are not run again."""
     with _plain_errors():
-        from benchmarks.leaderboard import leaderboard as build
+        from benchmarks.leaderboard import read_leaderboard
         from benchmarks.runner import expand, run_all
         from benchmarks.spec import load_suite
 
@@ -190,16 +201,12 @@ def bench(
             "max_seconds": max_seconds,
         }
         loaded = load_suite(suite, overrides, settings or [])
-        if threads:
-            import torch
-
-            torch.set_num_threads(threads)
         jobs = expand(loaded, precision)
         with _progress(len(jobs)) as report:
-            outcomes = run_all(jobs, out, workers, report)
+            outcomes = run_all(jobs, out, workers, processes, threads, report)
         failed = [outcome for outcome in outcomes if outcome.status == "failed"]
         if len(failed) < len(outcomes):
-            typer.echo(build(out).to_markdown())
+            typer.echo(read_leaderboard(out).to_markdown())
     for outcome in failed:
         typer.echo(f"failed: {outcome.spec.run_id}: {outcome.error} (traceback in {outcome.folder})", err=True)
     raise typer.Exit(1 if failed else 0)
@@ -236,9 +243,9 @@ def leaderboard(
 ) -> None:
     """Print the leaderboard of a folder of results."""
     with _plain_errors():
-        from benchmarks.leaderboard import leaderboard as build
+        from benchmarks.leaderboard import read_leaderboard
 
-        board = build(folder)
+        board = read_leaderboard(folder)
     sys.stdout.write(board.to_csv() if output is Format.csv else board.to_markdown())
 
 

@@ -47,6 +47,10 @@ class CostMeter(L.Callback):
         if trainer.training or trainer.validating:
             self._stop_training(pl_module)
 
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop it, where there was no validation."""
+        self._stop_training(pl_module)
+
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Read the peak."""
         if pl_module.device.type == "cuda":

@@ -64,7 +64,7 @@ class Leaderboard:
         return "\n\n".join(parts) + "\n"
 
 
-def leaderboard(out: Path | str) -> Leaderboard:
+def read_leaderboard(out: Path | str) -> Leaderboard:
     """Aggregate every finished run under ``out``.
 
     Runs of one method, fold and seed that differ only in code or data version: the newest counts, and a caveat says so.

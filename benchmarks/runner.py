@@ -11,9 +11,11 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -31,6 +33,7 @@ from benchmarks.spec import MethodSpec, RunSpec, Suite, code_version
 from datamodules.corpora import open_corpus
 from datamodules.emotion import EmotionDataModule, Utterances, load_utterances
 from datamodules.features import parse_feature
+from datamodules.problems import UnknownNameError
 from datamodules.protocols import Plan, apply_protocol
 from datamodules.store import FeatureStore
 from zoo import create, get_method
@@ -58,6 +61,9 @@ class Job(NamedTuple):
 
 def resolve_precision(precision: str) -> str:
     """Lightning's name for ``precision``; ``auto`` is bf16-mixed on cards that have it, 16-mixed on older ones, 32 on the CPU."""
+    known = ("auto", "32-true", "bf16-mixed", "16-mixed")
+    if precision not in known:
+        raise UnknownNameError("precision", precision, known)
     if precision != "auto":
         return precision
     if not torch.cuda.is_available():
@@ -119,6 +125,8 @@ def bench(
     out: Path | str,
     precision: str = "auto",
     workers: int = 0,
+    processes: int = 1,
+    threads: int = 0,
     store: FeatureStore | None = None,
     report: Callable[[int, Outcome], None] | None = None,
 ) -> list[Outcome]:
@@ -128,18 +136,25 @@ def bench(
         suite: What to run.
         out: Folder of the results; finished runs in it are not run again.
         precision: ``auto`` or Lightning's name.
-        workers: Processes that read features ahead.
+        workers: Processes that read features ahead of each run.
+        processes: Runs at a time, each in a process of its own.
+        threads: CPU threads of each run; 0 for PyTorch's own choice.
         store: Where features are kept.
         report: Called after every run with the number done and the outcome.
 
     Returns:
         One outcome per run, in the suite's order.
     """
-    return run_all(expand(suite, precision, store), Path(out), workers, report or (lambda *_: None))
+    return run_all(expand(suite, precision, store), Path(out), workers, processes, threads, report or (lambda *_: None))
 
 
-def run_all(jobs: Sequence[Job], out: Path, workers: int, report: Callable[[int, Outcome], None]) -> list[Outcome]:
-    """Run jobs in order; arguments and result as of `bench`."""
+def run_all(
+    jobs: Sequence[Job], out: Path, workers: int, processes: int, threads: int, report: Callable[[int, Outcome], None]
+) -> list[Outcome]:
+    """Run jobs; arguments and result as of `bench`."""
+    if processes > 1:
+        return _run_in_pool(jobs, out, workers, processes, threads, report)
+    _set_threads(threads)
     outcomes: dict[int, Outcome] = {}
     # Runs that another process holds are left for the end: by then it has usually finished them.
     for patience in (0.0, -1.0):
@@ -148,6 +163,26 @@ def run_all(jobs: Sequence[Job], out: Path, workers: int, report: Callable[[int,
                 outcomes[number] = outcome
                 report(len(outcomes), outcome)
     return [outcomes[number] for number in range(len(jobs))]
+
+
+def _run_in_pool(
+    jobs: Sequence[Job], out: Path, workers: int, processes: int, threads: int, report: Callable[[int, Outcome], None]
+) -> list[Outcome]:
+    outcomes: dict[int, Outcome] = {}
+    # Spawned, not forked: a forked child can't use CUDA, and inherits locks of PyTorch's threads.
+    with ProcessPoolExecutor(processes, get_context("spawn"), _set_threads, (threads,)) as pool:
+        numbers = {pool.submit(run, job, out, workers): number for number, job in enumerate(jobs)}
+        for future in as_completed(numbers):
+            outcome = future.result()
+            assert outcome is not None, "run() waits for other processes unless told otherwise"
+            outcomes[numbers[future]] = outcome
+            report(len(outcomes), outcome)
+    return [outcomes[number] for number in range(len(jobs))]
+
+
+def _set_threads(threads: int) -> None:
+    if threads:
+        torch.set_num_threads(threads)
 
 
 def run(job: Job, out: Path, workers: int = 0, patience: float = -1.0) -> Outcome | None:

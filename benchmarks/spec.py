@@ -23,7 +23,6 @@ from zoo import get_method, list_methods, method_options
 from zoo.base import Training
 
 Track = Literal["controlled", "published"]
-Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 
 class SuiteError(ValueError):

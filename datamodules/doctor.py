@@ -38,8 +38,7 @@ def examine(corpus: Corpus) -> Findings:
         BadInputError: If the corpus can't be read as a table at all.
     """
     table, problems = corpus.read()
-    known = {problem.position for problem in problems}
-    clips, audio_problems, infos, loudness = _decode(corpus, table, known)
+    clips, audio_problems, infos, loudness = _decode(corpus, table, problems)
     bad = {p.position for p in [*problems, *audio_problems] if p.position is not None}
     leaks = list(_shared(table, clips))
     seconds = pd.Series([info.seconds for info in infos.values()], dtype=float)
@@ -74,7 +73,7 @@ def examine(corpus: Corpus) -> Findings:
 
 
 def _decode(
-    corpus: Corpus, table: pd.DataFrame, known: set[int | None]
+    corpus: Corpus, table: pd.DataFrame, known: list[Problem]
 ) -> tuple[dict[int, Clip], list[Problem], dict[int, AudioInfo], dict[int, float]]:
     """Every row's clip, what is wrong with its audio beyond what is ``known``, and for the sound ones header and loudness."""
     from rich.console import Console
@@ -97,11 +96,13 @@ def _decode(
             except AudioError as error:
                 decoded[clip] = error
         found = decoded[clip]
-        if isinstance(found, AudioError) and position not in known:
+        if isinstance(found, AudioError):
+            if any(p.position == position and p.what.endswith(found.what) for p in known):
+                continue
             row = table.loc[position]
             line = int(row["row"]) if "row" in table.columns and not pd.isna(row["row"]) else None
             problems.append(Problem(corpus.index_file, line, f"{row['audio']}: {found.what}", found.remedy, position))
-        elif not isinstance(found, AudioError):
+        else:
             infos[position], loudness[position] = found
     return clips, problems, infos, loudness
 
@@ -135,7 +136,7 @@ def _audio_content(clips: dict[int, Clip]) -> pd.Series:
 
 def _duplicates(table: pd.DataFrame, clips: dict[int, Clip]) -> Iterator[str]:
     content = _audio_content(clips)
-    pairs = content.reindex(table.index).astype(str) + table["text"].fillna("")
+    pairs = (content.reindex(table.index) + table["text"]).dropna()
     for what, values in (
         ("the same audio", content),
         ("the same text", table["text"].dropna()),

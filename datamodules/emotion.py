@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from datamodules.audio import AudioError, Clip, inspect_clip
 from datamodules.batch import Item, collate_dialogues, collate_utterances
 from datamodules.corpora import Corpus
-from datamodules.features import Feature
+from datamodules.features import Feature, FeatureError
 from datamodules.problems import BadInputError, Problem
 from datamodules.protocols import Fold
 from datamodules.store import Arrays, FeatureStore, UnreadableInputsError
@@ -83,7 +83,7 @@ def load_utterances(
     """
     for feature, modality in ((audio, "audio"), (text, "text")):
         if feature.modality != modality:
-            raise ValueError(f"{feature} reads {feature.modality}; it can't be the {modality} feature")
+            raise FeatureError(f"{feature} reads {feature.modality}; it can't be the {modality} feature")
     store = store or FeatureStore()
     table = corpus.table(skip_bad)
     total, problems = table.attrs["rows"], list(table.attrs["problems"])

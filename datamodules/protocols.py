@@ -88,7 +88,8 @@ def apply_protocol(table: pd.DataFrame, protocol: str = "auto", allow_speaker_ov
     name = protocol.removesuffix("@1")
     if name == "auto":
         name = "split" if table["split"].notna().any() else f"speaker-{FOLDS}fold"
-        if name != "split" and allow_speaker_overlap and table["speaker"].isna().any():
+        speakers_suffice = table["speaker"].notna().all() and table["speaker"].nunique() >= 3
+        if name != "split" and allow_speaker_overlap and not speakers_suffice:
             name = f"overlap-{FOLDS}fold"
     folds, made = re.fullmatch(r"(speaker|overlap)-(\d+)fold", name), {"split": _own_split, "split-overlap": _own_split}
     if folds:

@@ -103,8 +103,12 @@ class Arrays(Sequence[npt.NDArray[np.generic]]):
 
 def _read(file: io.FileIO, record: np.void, feature: Feature, path: Path) -> bytes:
     size = int(record["rows"]) * feature.dim * np.dtype(feature.dtype).itemsize
-    file.seek(int(record["offset"]))
-    data = file.read(size)
+    offset = int(record["offset"])
+    # Asked first, because a damaged record may name more bytes than the memory holds.
+    data = b""
+    if offset + size <= os.fstat(file.fileno()).st_size:
+        file.seek(offset)
+        data = file.read(size)
     if len(data) != size:
         raise StoreError(f"{path} was cut short while it was in use; run the command again and the missing part is recomputed")
     return data
@@ -223,7 +227,7 @@ def _verified(folder: Path, feature: Feature, wanted: set[bytes]) -> dict[bytes,
     newest = {bytes(key): number for number, key in enumerate(records["key"])} if len(records := _records(folder)) else {}
     sound: dict[bytes, np.void] = {}
     damaged = 0
-    numbers = sorted(newest[key] for key in wanted & newest.keys())
+    numbers = sorted(newest[key] for key in wanted & newest.keys()) if (folder / "data.bin").exists() else []
     if numbers:
         with (folder / "data.bin").open("rb", buffering=0) as file:
             for number in numbers:
@@ -231,7 +235,7 @@ def _verified(folder: Path, feature: Feature, wanted: set[bytes]) -> dict[bytes,
                 key = bytes(record["key"])
                 try:
                     intact = record["rows"] > 0 and _checksum(key, _read(file, record, feature, folder)) == record["checksum"]
-                except (StoreError, OverflowError, ValueError):
+                except StoreError:
                     intact = False
                 if intact:
                     sound[key] = record
@@ -266,7 +270,9 @@ def _extract(
                     loaded[position] = load_clip(item, feature.sample_rate) if isinstance(item, Clip) else str(item)
                 except AudioError as error:
                     failures |= {p: error for p, key in enumerate(keys) if key == keys[position]}
-            arrays = feature.extract(list(loaded.values())) if loaded else []  # type: ignore[arg-type]
+            if not any(keys[p] in missing for p in loaded):
+                continue  # all that was missing is unreadable
+            arrays = feature.extract(list(loaded.values()))  # type: ignore[arg-type]
             for position, array in zip(loaded, arrays, strict=True):
                 if keys[position] in missing:
                     _append(data, index, keys[position], array, feature)
@@ -300,8 +306,15 @@ def _append(data: io.FileIO, index: io.FileIO, key: bytes, array: npt.NDArray[np
     payload = converted.tobytes()
     with _writing(Path(data.name).parent):
         offset = data.seek(0, os.SEEK_END)
-        data.write(payload)
-        index.write(np.array([(key, offset, len(converted), _checksum(key, payload))], RECORD).tobytes())
+        _write(data, payload)
+        _write(index, np.array([(key, offset, len(converted), _checksum(key, payload))], RECORD).tobytes())
+
+
+def _write(file: io.FileIO, payload: bytes) -> None:
+    # A disk that fills up takes the part that fits and refuses only the next call.
+    rest = memoryview(payload)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class AudioOnly(FusionModule):
             layers: LSTM layers.
             local_attention: Self-attention over the encoded frames.
             heads: Its heads.
-            dropout: After the encoder and between its layers.
+            dropout: On the input of every layer, and after the encoder.
         """
         super().__init__(num_classes)
         self.save_hyperparameters()

@@ -66,7 +66,7 @@ class Training:
     max_epochs: int = 40
     patience: int = 8
     batch_size: int = 32
-    lr: float = 1e-3
+    lr: float = 5e-4
     weight_decay: float = 1e-2
     class_weights: Literal["balanced", "none"] = "balanced"
     grad_clip: float = 1.0

@@ -38,7 +38,7 @@ class EarlyConcat(FusionModule):
             hidden: LSTM units per direction.
             layers: LSTM layers.
             fused: Width of the hidden layer.
-            dropout: Before and after the hidden layer, and between LSTM layers.
+            dropout: Before and after the hidden layer, and on the input of every LSTM layer.
         """
         super().__init__(num_classes)
         self.save_hyperparameters()

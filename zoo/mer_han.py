@@ -72,7 +72,7 @@ class MERHAN(FusionModule):
             d: Common width of both streams after the 1-D convolution.
             heads: Heads of every attention.
             conv_kernel: Width of the 1-D convolution, odd.
-            dropout: After every attention and before the classifier.
+            dropout: On the input of every LSTM layer, after every attention and before the classifier.
             local_residual: Residual and layer norm around the local attention.
             cross_attention: The CMA block; without it both streams go straight to MEC.
             global_attention: The global attention of MEC; without it the mean over positions.

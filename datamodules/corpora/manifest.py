@@ -6,8 +6,11 @@ optional; further columns are kept.
 """
 
 import csv
+import io
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -68,7 +71,10 @@ class Manifest(Corpus):
             text = data.decode(self.encoding)
         except UnicodeDecodeError:
             raise BadInputError(self._undecodable(data)) from None
-        reader = csv.DictReader(text.splitlines(keepends=True))
+        except LookupError as error:
+            raise BadInputError([Problem(self.root, None, str(error), "name one that Python knows, such as cp1252")]) from None
+        # Not str.splitlines: it also breaks lines at characters such as U+2028, which are part of a transcript.
+        reader = csv.DictReader(io.StringIO(text, newline=""))
         columns = [name.strip() for name in reader.fieldnames or []]
         missing = [name for name in REQUIRED if name not in columns]
         if missing:
@@ -77,7 +83,7 @@ class Manifest(Corpus):
         reader.fieldnames = columns
         rows: list[dict[str, str]] = []
         problems: list[Problem] = []
-        for cells in reader:
+        for cells in self._parsed(reader):
             if None in cells or None in cells.values():
                 what = f"the row has {'more' if None in cells else 'fewer'} cells than the header's {len(columns)}"
                 problems.append(Problem(self.root, reader.line_num, what, "quote cells that hold a comma", len(rows)))
@@ -86,6 +92,16 @@ class Manifest(Corpus):
         if not rows:
             raise BadInputError([Problem(self.root, None, "the file has a header and no rows", "add one row per utterance")])
         return rows, problems
+
+    def _parsed(self, reader: "csv.DictReader[str]") -> Iterator[dict[str | Any, str | Any]]:
+        line = 1
+        try:
+            for cells in reader:
+                yield cells
+                line = reader.line_num
+        except csv.Error as error:
+            what = f"the row that starts here can't be read ({error})"
+            raise BadInputError([Problem(self.root, line + 1, what, "close its quotes")]) from error
 
     def _undecodable(self, data: bytes) -> Iterator[Problem]:
         for number, line in enumerate(data.split(b"\n"), start=1):
@@ -145,9 +161,10 @@ class Manifest(Corpus):
 
 def _number(cell: str | float) -> float | None:
     try:
-        return None if pd.isna(cell) else float(cell)
+        number = math.nan if pd.isna(cell) else float(cell)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def _seconds(clip: Clip) -> float | AudioError:

@@ -25,6 +25,10 @@ from datamodules.problems import UnknownNameError
 Modality = Literal["audio", "text"]
 
 
+class FeatureError(ValueError):
+    """A feature that can't be had as it is written; the message says what would be right."""
+
+
 @dataclass(frozen=True)
 class Feature(ABC):
     """An extractor with its parameters.
@@ -103,7 +107,7 @@ def parse_feature(text: str) -> Feature:
 
     Raises:
         UnknownNameError: For an unknown feature or parameter.
-        ValueError: If the text is no such call, or a value is out of range.
+        FeatureError: If the text is no such call, or a value is out of range.
     """
     try:
         node = ast.parse(text.strip(), mode="eval").body
@@ -112,7 +116,7 @@ def parse_feature(text: str) -> Feature:
             raise ValueError
         values = {str(k.arg): ast.literal_eval(k.value) for k in keywords}
     except (SyntaxError, ValueError):
-        raise ValueError(f"{text!r} is not a feature; write it as a call with named values, such as mfcc(n=40)") from None
+        raise FeatureError(f"{text!r} is not a feature; write it as a call with named values, such as mfcc(n=40)") from None
     features = list_features()
     if name.id not in features:
         raise UnknownNameError("feature", name.id, list(features))
@@ -121,4 +125,12 @@ def parse_feature(text: str) -> Feature:
     for key in values:
         if key not in known:
             raise UnknownNameError(f"parameter of {name.id}", key, known)
-    return feature(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    defaults = {field.name: field.default for field in dataclasses.fields(feature)}
+    for key, value in values.items():
+        if isinstance(value, list):
+            values[key] = tuple(value)
+        elif isinstance(value, int) and isinstance(defaults[key], float):
+            values[key] = float(value)
+        if type(values[key]) is not type(defaults[key]):
+            raise FeatureError(f"{text}: {key} is {value!r}; it must be of the kind of its default, {defaults[key]!r}")
+    return feature(**values)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from datamodules.features import Feature, Modality
+from datamodules.features import Feature, FeatureError, Modality
 
 
 class _Spectral(Feature):
@@ -48,9 +48,9 @@ class MFCC(_Spectral):
     def __post_init__(self) -> None:
         """Refuse a window that doesn't fit."""
         if self.window not in {"hamming", "hann"}:
-            raise ValueError(f"mfcc: window is {self.window!r}; it must be 'hamming' or 'hann'")
+            raise FeatureError(f"mfcc: window is {self.window!r}; it must be 'hamming' or 'hann'")
         if not (1 <= self.n <= 128 and self.hop_ms > 0 and self.window_ms > 0):
-            raise ValueError("mfcc: n must be 1 to 128, window_ms and hop_ms positive")
+            raise FeatureError("mfcc: n must be 1 to 128, window_ms and hop_ms positive")
 
     @property
     def dim(self) -> int:
@@ -107,7 +107,7 @@ class LogMel(_Spectral):
     def __post_init__(self) -> None:
         """Refuse sizes that make no spectrogram."""
         if not (1 <= self.n <= 256 and self.hop_ms > 0 and self.window_ms > 0):
-            raise ValueError("logmel: n must be 1 to 256, window_ms and hop_ms positive")
+            raise FeatureError("logmel: n must be 1 to 256, window_ms and hop_ms positive")
 
     @property
     def dim(self) -> int:

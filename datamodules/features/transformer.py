@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from datamodules.features import Feature, Modality
+from datamodules.features import Feature, FeatureError, Modality
 
 MINILM = "minilm"
 
@@ -149,7 +149,7 @@ class HiddenStates(_Transformer):
     def __post_init__(self) -> None:
         """Refuse an empty choice of layers."""
         if not self.layers:
-            raise ValueError("hidden_states: layers is empty; name at least one, such as layers=(-1,)")
+            raise FeatureError("hidden_states: layers is empty; name at least one, such as layers=(-1,)")
 
     @property
     def modality(self) -> Modality:
@@ -165,7 +165,7 @@ class HiddenStates(_Transformer):
         """Run the encoder: transcripts (one padded batch) or waveforms (one by one) -> (T, D), special tokens included.
 
         Raises:
-            ValueError: If the encoder has no such layer.
+            FeatureError: If the encoder has no such layer.
         """
         if self.modality == "audio":
             # wav2vec 2.0's group norm sees padding, so a batch would change the numbers.
@@ -182,7 +182,7 @@ class HiddenStates(_Transformer):
             states = model(**inputs.to(model.device), output_hidden_states=True).hidden_states
         count = len(states)
         if not all(-count <= layer < count for layer in self.layers):
-            raise ValueError(f"{self}: {self.checkpoint} has the layers 0 to {count - 1} (or -{count} to -1)")
+            raise FeatureError(f"{self}: {self.checkpoint} has the layers 0 to {count - 1} (or -{count} to -1)")
         mean = torch.stack([states[layer] for layer in self.layers]).mean(0)  # (B, T, D)
         return cast("npt.NDArray[np.float32]", mean.float().cpu().numpy())
 

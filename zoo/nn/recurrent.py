@@ -19,7 +19,7 @@ class BiLSTM(nn.Module):
             input_dim: Width of the input.
             hidden: Units per direction.
             layers: Stacked layers.
-            dropout: Between layers.
+            dropout: On the input of every layer.
         """
         super().__init__()
         widths = [input_dim] + [2 * hidden] * (layers - 1)
@@ -41,8 +41,8 @@ class BiLSTM(nn.Module):
         steps = torch.arange(x.shape[1], device=x.device)
         last = mask.sum(1, keepdim=True) - 1
         mirror = torch.where(steps <= last, last - steps, steps).unsqueeze(-1)  # (B, T, 1): each sequence reversed in place
-        for number, (ahead, back) in enumerate(zip(self.ahead, self.back, strict=True)):
-            x = self.dropout(x) if number else x
+        for ahead, back in zip(self.ahead, self.back, strict=True):
+            x = self.dropout(x)
             forward, _ = ahead(x)
             backward, _ = back(x.gather(1, mirror.expand_as(x)))
             backward = backward.gather(1, mirror.expand_as(backward))

@@ -1,0 +1,143 @@
+"""The leaderboard: aggregation against pandas by hand, and what a table must say."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks import read_leaderboard
+from benchmarks.results import COSTS, METRICS, ResultError, record_failure
+
+KEYS = ["method", "variant", "track", "corpus", "protocol"]
+
+
+def write_run(out: Path, name: str, seed: int, uar: float, **changes: object) -> None:
+    """One finished run on disk, as the runner leaves it."""
+    spec = {
+        "method": name,
+        "variant": "default",
+        "options": {},
+        "corpus": "toy 1",
+        "data": "abc",
+        "protocol": "split@1",
+        "classes": ["a", "b"],
+        "fold": 0,
+        "track": "controlled",
+        "audio": {"name": "mfcc", "n": 40},
+        "text": {"name": "hidden_states"},
+        "training": {"max_epochs": 4, "patience": 2, "batch_size": 8, "lr": 0.001, "class_weights": "balanced"},
+        "precision": "32-true",
+        "seed": seed,
+        "max_seconds": 30.0,
+        "code": "1",
+    } | {key: value for key, value in changes.items() if key in {"variant", "options", "audio", "fold", "code", "corpus", "data"}}
+    result = {
+        "spec": spec,
+        "scores": dict.fromkeys(METRICS, 0.5) | {"uar": uar, "recall": {"a": uar, "b": None}, "confusion": [[1, 0], [0, 1]]},
+        "slices": {"interaction": {"synergy": uar / 2, "audio": 0.25}},
+        "costs": {"parameters": 1000, "train_seconds": 2.0 + seed, "peak_memory_mib": 100.0}
+        | dict.fromkeys(("train_utterances_per_second", "test_utterances_per_second"), 10.0),
+        "utterances": {"train": 5, "val": 2, "test": 20, "usable": 9, "named": 10},
+        "headline": "uar",
+        "features": {"audio": "mfcc", "text": "hidden_states"},
+        "caveats": ["1 of 10 utterances were left out as bad: row 3"],
+        "environment": {"device": "a CPU", "revision": "abc123"},
+        "finished": f"2026-01-0{1 + int(str(changes.get('day', 0)))}T00:00:00+00:00",
+    }
+    folder = out / f"{name}-{seed}-{abs(hash(json.dumps(spec)))}"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+def test_mean_and_sample_deviation_over_folds_and_seeds(tmp_path: Path) -> None:
+    values = {(fold, seed): 0.5 + 0.1 * fold + 0.03 * seed for fold in range(2) for seed in range(3)}
+    for (fold, seed), uar in values.items():
+        write_run(tmp_path, "m", seed, uar, fold=fold)
+    table = read_leaderboard(tmp_path).table
+    (row,) = table.to_dict("records")
+    assert row["runs"] == 6
+    assert row["uar_mean"] == pytest.approx(np.mean(list(values.values())))
+    assert row["uar_std"] == pytest.approx(np.std(list(values.values()), ddof=1))
+    assert row["train_seconds"] == pytest.approx(3.0)
+    assert row["war_interaction=synergy"] == pytest.approx(row["uar_mean"] / 2)
+
+
+def test_csv_has_the_promised_columns_first(tmp_path: Path) -> None:
+    write_run(tmp_path, "m", 0, 0.6)
+    table = pd.read_csv(io.StringIO(read_leaderboard(tmp_path).to_csv()))
+    metrics = [f"{metric}_{kind}" for metric in ("war", "uar", "macro_f1", "weighted_f1", "ece") for kind in ("mean", "std")]
+    promised = [*KEYS, "runs", *metrics, *COSTS]
+    assert table.columns[: len(promised)].tolist() == promised
+    assert table["coverage"].item() == 0.9
+    assert table["uar_std"].item() == 0.0
+
+
+def test_the_best_comes_first_and_the_text_says_what_a_reader_must_know(tmp_path: Path) -> None:
+    for name, uar in (("worse", 0.55), ("best", 0.7), ("worst", 0.2)):
+        write_run(tmp_path, name, 0, uar)
+    record_failure(tmp_path, "broken", {}, "RuntimeError: x", "")
+    text = read_leaderboard(tmp_path).to_markdown()
+    assert text.index("| best") < text.index("| worse") < text.index("| worst")
+    for fact in (
+        "toy 1, protocol split@1, controlled track",
+        "70.0 ± 0.0",
+        "coverage: 9 of 10 utterances (90.0 %)",
+        "1 of 10 utterances were left out as bad: row 3",
+        "at most 4 epochs",
+        "revision abc123",
+        "1 runs failed",
+        "Accuracy (WAR, %) by interaction",
+    ):
+        assert fact in text, fact
+
+
+def test_tables_are_aligned_markdown(tmp_path: Path) -> None:
+    write_run(tmp_path, "m", 0, 0.6, variant="a|b", options={"x": 1})
+    lines = [line for line in read_leaderboard(tmp_path).to_markdown().splitlines() if line.startswith("|")]
+    for line in lines:
+        assert line.endswith("|")
+    assert len({len(line) for line in lines[:3]}) == 1
+    assert r"a\|b" in lines[2]
+
+
+def test_other_conditions_are_other_tables(tmp_path: Path) -> None:
+    write_run(tmp_path, "m", 0, 0.6)
+    write_run(tmp_path, "m", 0, 0.7, audio={"name": "logmel"})
+    write_run(tmp_path, "m", 0, 0.8, corpus="other 1")
+    board = read_leaderboard(tmp_path)
+    assert len(board.captions) == 3
+    assert board.table["runs"].tolist() == [1, 1, 1]
+    assert board.to_markdown().count("| runs") == 3
+
+
+def test_variants_are_rows_of_one_table(tmp_path: Path) -> None:
+    write_run(tmp_path, "m", 0, 0.6)
+    write_run(tmp_path, "m", 0, 0.7, variant="hidden=8", options={"hidden": 8})
+    board = read_leaderboard(tmp_path)
+    assert board.table[["variant", "runs"]].to_numpy().tolist() == [["hidden=8", 1], ["default", 1]]
+
+
+def test_the_newest_of_two_versions_counts_and_the_table_says_so(tmp_path: Path) -> None:
+    write_run(tmp_path, "m", 0, 0.9, code="old", day=0)
+    write_run(tmp_path, "m", 0, 0.6, code="new", day=1)
+    board = read_leaderboard(tmp_path)
+    assert board.table["uar_mean"].tolist() == [0.6]
+    assert "1 older runs" in board.to_markdown()
+
+
+def test_rows_on_different_data_are_flagged(tmp_path: Path) -> None:
+    write_run(tmp_path, "m", 0, 0.9, data="old")
+    write_run(tmp_path, "n", 0, 0.6, data="new")
+    assert "CAUTION: the corpus or its features changed" in read_leaderboard(tmp_path).to_markdown()
+
+
+def test_no_results_and_damaged_results_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ResultError, match="holds no finished run"):
+        read_leaderboard(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "result.json").write_text("{")
+    with pytest.raises(ResultError, match=r"result.json is damaged .* remove its folder"):
+        read_leaderboard(tmp_path)

@@ -1,0 +1,264 @@
+"""The runner: identical conditions, test once, nothing run twice, nothing lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
+
+from benchmarks import Suite, bench, read_leaderboard
+from benchmarks.results import METRICS, read_results
+from benchmarks.runner import expand, resolve_precision, scores, slice_scores
+from zoo.base import FusionModule, Training
+
+FAST = Training(max_epochs=2, batch_size=16, lr=1e-2)
+
+
+@pytest.fixture
+def suite(manifest: Path, tiny_bert: str) -> Suite:
+    """Two fast methods, two seeds."""
+    return Suite(
+        corpus=str(manifest),
+        audio="mfcc(n=13, hop_ms=20.0)",
+        text=f"hidden_states(checkpoint={tiny_bert!r})",
+        methods=["text_only", {"method": "audio_only", "options": {"hidden": 4}}],
+        seeds=2,
+        training=FAST,
+    )
+
+
+def predictions(out: Path) -> dict[str, bytes]:
+    return {file.parent.name: file.read_bytes() for file in sorted(out.glob("*/predictions.parquet"))}
+
+
+def test_a_run_leaves_the_whole_folder(suite: Suite, tmp_path: Path) -> None:
+    outcomes = bench(suite, tmp_path / "runs")
+    assert [outcome.status for outcome in outcomes] == ["finished"] * 4
+    assert [(o.spec.method, o.spec.seed) for o in outcomes] == [
+        ("text_only", 0),
+        ("text_only", 1),
+        ("audio_only", 0),
+        ("audio_only", 1),
+    ]
+    for outcome in outcomes:
+        names = {path.name for path in outcome.folder.iterdir()}
+        assert names == {"spec.yaml", "result.json", "predictions.parquet", "checkpoint.ckpt", "tensorboard"}
+        stored = pd.read_parquet(outcome.folder / "predictions.parquet")
+        assert sorted(stored["utterance_id"]) == sorted(f"u{n}" for n in range(48, 60))
+        np.testing.assert_allclose(stored[["p_calm", "p_cross", "p_glad"]].sum(axis=1), 1, atol=1e-6)
+        result = json.loads((outcome.folder / "result.json").read_text())
+        assert result["utterances"] == {"train": 36, "val": 12, "test": 12, "usable": 60, "named": 60}
+        assert result["scores"]["war"] == pytest.approx(accuracy_score(stored["label"], _guesses(stored)))
+
+
+def _guesses(stored: pd.DataFrame) -> pd.Series:
+    return stored[[c for c in stored if c.startswith("p_")]].idxmax(axis=1).str.removeprefix("p_")
+
+
+def test_learns_what_the_data_holds(suite: Suite, tmp_path: Path) -> None:
+    longer = suite.model_copy(update={"training": Training(max_epochs=30, batch_size=8, lr=2e-2), "seeds": (0,)})
+    for outcome in bench(longer, tmp_path / "runs"):
+        result = json.loads((outcome.folder / "result.json").read_text())
+        assert result["scores"]["uar"] > 0.8, outcome.spec.method
+
+
+def test_a_finished_run_is_never_run_again_and_repeats_bit_for_bit(suite: Suite, tmp_path: Path) -> None:
+    bench(suite, tmp_path / "one")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "one").rglob("*")}
+    assert {outcome.status for outcome in bench(suite, tmp_path / "one")} == {"cached"}
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "one").rglob("*") if ".locks" not in str(path)} == {
+        path: stamp for path, stamp in before.items() if ".locks" not in str(path)
+    }
+    bench(suite, tmp_path / "two", workers=2)
+    assert predictions(tmp_path / "one") == predictions(tmp_path / "two")
+
+
+def test_a_failed_run_is_recorded_and_the_rest_go_on(suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.text_only import TextOnly
+
+    def broken(self: FusionModule, *_: object, **__: object) -> None:
+        raise RuntimeError("planted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TextOnly, "forward", broken)
+        outcomes = bench(suite, tmp_path / "runs")
+    assert [outcome.status for outcome in outcomes] == ["failed", "failed", "finished", "finished"]
+    record = json.loads(outcomes[0].folder.read_text())
+    assert record["error"] == "RuntimeError: planted"
+    assert "in broken" in record["traceback"]
+    assert read_leaderboard(tmp_path / "runs").failed == 2
+    assert not list((tmp_path / "runs").glob(".partial-*"))
+
+    assert [outcome.status for outcome in bench(suite, tmp_path / "runs")] == ["finished", "finished", "cached", "cached"]
+    assert read_leaderboard(tmp_path / "runs").failed == 0
+
+
+def test_the_test_split_is_used_once_after_selection(suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datamodules.emotion import EmotionDataModule
+
+    events: list[str] = []
+    for name in ("val", "test"):
+        original = getattr(EmotionDataModule, f"{name}_dataloader")
+
+        def spy(self: EmotionDataModule, name: str = name, original: Callable = original) -> object:
+            events.append(name)
+            return original(self)
+
+        monkeypatch.setattr(EmotionDataModule, f"{name}_dataloader", spy)
+    bench(suite.model_copy(update={"seeds": (0,), "methods": suite.methods[:1]}), tmp_path / "runs")
+    assert events.count("test") == 1
+    assert events[-1] == "test"
+
+
+def test_selection_keeps_the_epoch_that_is_best_on_validation(suite: Suite, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (outcome,) = bench(
+        suite.model_copy(update={"seeds": (0,), "methods": suite.methods[1:], "training": Training(max_epochs=6, lr=1e-2)}),
+        tmp_path / "runs",
+    )
+    curves = EventAccumulator(str(outcome.folder / "tensorboard")).Reload()
+    curve = [event.value for event in curves.Scalars("val/uar")][:6]
+    assert {"train/loss", "train/uar", "val/loss", "test/uar"} <= set(curves.Tags()["scalars"])
+    assert {"val/confusion", "test/confusion"} <= set(curves.Tags()["images"])
+    result = json.loads((outcome.folder / "result.json").read_text())
+    assert result["validation"]["uar"] == pytest.approx(max(curve))
+
+
+WORKER = """
+import sys
+from benchmarks import Suite, bench
+bench(Suite.model_validate_json(sys.argv[1]), sys.argv[2])
+"""
+
+
+def start(suite: Suite, out: Path) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", WORKER, suite.model_dump_json(), str(out)], env=environment, start_new_session=True
+    )
+
+
+def test_killed_three_times_then_completed_is_the_uninterrupted_table(suite: Suite, tmp_path: Path) -> None:
+    """Kills come after the first, second and third run, each in the middle of the next one."""
+    slower = suite.model_copy(update={"training": Training(max_epochs=25, patience=25, batch_size=8, lr=1e-2)})
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    for finished in (1, 2, 3):
+        process = start(slower, killed)
+        deadline = time.monotonic() + 120
+        while len(list(killed.glob("*/result.json"))) < finished or not list(killed.glob(".partial-*/tensorboard")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert len(list(killed.glob("*/result.json"))) < 4
+    assert start(slower, killed).wait() == 0
+    assert start(slower, whole).wait() == 0
+    assert len(predictions(whole)) == 4
+    assert predictions(killed) == predictions(whole)
+    scores_only = [column for column in read_leaderboard(whole).table if column.endswith(("_mean", "_std"))]
+    pd.testing.assert_frame_equal(
+        read_leaderboard(killed).table[scores_only], read_leaderboard(whole).table[scores_only], check_exact=True
+    )
+    assert not list(killed.glob(".partial-*"))
+
+
+def test_two_processes_share_one_suite(suite: Suite, tmp_path: Path) -> None:
+    processes = [start(suite, tmp_path / "runs") for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    results = list(read_results(tmp_path / "runs"))
+    assert len(results) == 4
+    assert not list((tmp_path / "runs").glob(".partial-*"))
+
+
+def test_a_pool_gives_the_same_bits(suite: Suite, tmp_path: Path) -> None:
+    reports: list[int] = []
+    outcomes = bench(suite, tmp_path / "pool", processes=2, threads=1, report=lambda done, outcome: reports.append(done))
+    assert [outcome.status for outcome in outcomes] == ["finished"] * 4
+    assert [(o.spec.method, o.spec.seed) for o in outcomes] == [
+        ("text_only", 0),
+        ("text_only", 1),
+        ("audio_only", 0),
+        ("audio_only", 1),
+    ]
+    assert reports == [1, 2, 3, 4]
+    assert start(suite, tmp_path / "alone").wait() == 0
+    assert predictions(tmp_path / "pool") == predictions(tmp_path / "alone")
+
+
+def test_changed_data_is_another_run(suite: Suite, manifest: Path) -> None:
+    before = [job.spec.fingerprint for job in expand(suite)]
+    assert [job.spec.fingerprint for job in expand(suite)] == before
+    manifest.write_text(manifest.read_text().replace("the bus leaves at noon 0", "the bus leaves at dawn 0"))
+    after = [job.spec.fingerprint for job in expand(suite)]
+    assert not set(before) & set(after)
+
+
+def test_published_track_uses_the_papers_settings(suite: Suite, monkeypatch: pytest.MonkeyPatch, tiny_bert: str) -> None:
+    from zoo.base import Published
+    from zoo.text_only import TextOnly
+
+    published = Published("mfcc(n=20)", f"hidden_states(checkpoint={tiny_bert!r}, layers=(0,))", Training(lr=0.123))
+    monkeypatch.setattr(TextOnly, "published", published)
+    (job, *_) = expand(suite.model_copy(update={"track": "published", "methods": suite.methods[:1]}))
+    assert job.spec.training.lr == 0.123
+    assert job.spec.audio["n"] == 20
+    assert job.spec.text["layers"] == (0,)
+    assert job.spec.track == "published"
+
+
+def test_scores_agree_with_scikit_learn() -> None:
+    random = np.random.default_rng(0)
+    classes = ["a", "b", "c"]
+    labels = random.choice(classes, 200, p=[0.7, 0.2, 0.1])
+    table = pd.DataFrame(random.dirichlet(np.ones(3), 200).astype(np.float32), columns=[f"p_{c}" for c in classes]).assign(
+        label=labels
+    )
+    guesses = _guesses(table)
+    found = scores(table, classes)
+    assert set(METRICS) < set(found)
+    assert found["war"] == pytest.approx(accuracy_score(labels, guesses))
+    assert found["uar"] == pytest.approx(balanced_accuracy_score(labels, guesses))
+    assert found["macro_f1"] == pytest.approx(f1_score(labels, guesses, average="macro"))
+    assert found["weighted_f1"] == pytest.approx(f1_score(labels, guesses, average="weighted"))
+    assert np.array_equal(found["confusion"], pd.crosstab(labels, guesses).reindex(index=classes, columns=classes).to_numpy())
+    # Expected calibration error, from its definition: 15 bins of confidence, |accuracy - confidence| weighted by size.
+    confidence, correct = table[[f"p_{c}" for c in classes]].max(axis=1).to_numpy(), (guesses == labels).to_numpy()
+    bins = np.minimum((confidence * 15).astype(int), 14)
+    gaps = [
+        abs(correct[bins == b].mean() - confidence[bins == b].mean()) * (bins == b).mean() for b in range(15) if (bins == b).any()
+    ]
+    assert found["ece"] == pytest.approx(sum(gaps), abs=1e-5)
+
+
+def test_uar_is_over_the_classes_that_occur() -> None:
+    table = pd.DataFrame({"label": ["a", "a", "b"], "p_a": [0.9, 0.1, 0.1], "p_b": [0.0, 0.1, 0.9], "p_c": [0.1, 0.8, 0.0]})
+    found = scores(table, ["a", "b", "c"])
+    assert found["uar"] == pytest.approx((0.5 + 1.0) / 2)
+    assert found["recall"] == {"a": 0.5, "b": 1.0, "c": None}
+
+
+def test_slices() -> None:
+    table = pd.DataFrame(
+        {"label": ["a", "b", "a", "b"], "p_a": [0.9, 0.8, 0.7, 0.1], "p_b": [0.1, 0.2, 0.3, 0.9], "kind": ["x", "x", "y", "y"]}
+    )
+    assert slice_scores(table, ("kind",)) == {"kind": {"x": 0.5, "y": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("cuda", "bf16", "expected"), [(False, False, "32-true"), (True, True, "bf16-mixed"), (True, False, "16-mixed")]
+)
+def test_precision_auto(monkeypatch: pytest.MonkeyPatch, cuda: bool, bf16: bool, expected: str) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: bf16 or including_emulation)
+    assert resolve_precision("auto") == expected
+    assert resolve_precision("16-mixed") == "16-mixed"

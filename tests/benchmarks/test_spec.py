@@ -1,0 +1,149 @@
+"""Suites and specs: what is read, what is refused, and what a fingerprint covers."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import benchmarks
+from benchmarks.spec import MethodSpec, RunSpec, Suite, SuiteError, code_version, load_suite
+from datamodules.features import parse_feature
+from datamodules.problems import UnknownNameError
+from zoo import list_methods
+from zoo.base import Training
+
+SUITES = sorted((Path(benchmarks.__file__).parent / "suites").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
+def test_every_shipped_suite_is_sound(path: Path) -> None:
+    suite = load_suite(path)
+    assert parse_feature(suite.audio).modality == "audio"
+    assert parse_feature(suite.text).modality == "text"
+    assert suite.methods
+
+
+def test_defaults() -> None:
+    suite = load_suite()
+    assert [entry.method for entry in suite.methods] == list_methods()
+    assert suite.seeds == (0, 1, 2)
+    assert suite.corpus == "demo"
+
+
+def test_options_override_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(
+        "corpus: my.csv\nseeds: 5\nmethods: [text_only, {method: mer_han, options: {hidden: 8, d: 16}}]\ntraining: {lr: 0.1}\n"
+    )
+    suite = load_suite(path, {"seeds": "4,7", "track": None}, ["mer_han.hidden=128", "training.max_epochs=3"])
+    assert suite.corpus == str(tmp_path / "my.csv")
+    assert suite.seeds == (4, 7)
+    assert suite.methods == (MethodSpec(method="text_only"), MethodSpec(method="mer_han", options={"hidden": 128, "d": 16}))
+    assert suite.methods[1].label == "hidden=128, d=16"
+    assert suite.training == Training(lr=0.1, max_epochs=3)
+
+
+@pytest.mark.parametrize(
+    ("values", "settings", "message"),
+    [
+        ({"methods": "mer_hann"}, [], "no method is called 'mer_hann'; did you mean 'mer_han'"),
+        ({"methods": [{"method": "mer_han", "options": {"hiden": 1}}]}, [], "did you mean 'hidden'"),
+        ({"seed": 3}, [], "no suite key is called 'seed'; did you mean 'seeds'"),
+        ({}, ["mer_han.head=3"], "no option of mer_han is called 'head'; did you mean 'heads'"),
+        ({}, ["training.epochs=3"], "no training setting is called 'epochs'; did you mean 'max_epochs'"),
+    ],
+)
+def test_unknown_names_list_the_near_ones(tmp_path: Path, values: dict, settings: list[str], message: str) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(UnknownNameError, match=message):
+        load_suite(path, {}, settings)
+
+
+@pytest.mark.parametrize(
+    ("values", "settings", "message"),
+    [
+        ("seeds: many", [], "suite.yaml"),
+        ("track: fair", [], r"track: Input should be 'controlled' or 'published' \(got 'fair'\)"),
+        ("training: {lr: fast}", [], "training.lr"),
+        ("- a\n- list", [], "a suite is a mapping"),
+        ("methods: [text_only]", ["mer_han.hidden=3"], "mer_han is not among the methods of this suite"),
+        ("{}", ["hidden=3"], "METHOD.OPTION=VALUE"),
+        ("a: [", [], "can't be read"),
+    ],
+)
+def test_wrong_values_name_file_and_key(tmp_path: Path, values: str, settings: list[str], message: str) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(values)
+    with pytest.raises(SuiteError, match=message):
+        load_suite(path, {}, settings)
+
+
+def spec(**changes: object) -> RunSpec:
+    values: dict = {
+        "method": "mer_han",
+        "variant": "default",
+        "options": {},
+        "corpus": "demo 1",
+        "data": "abc",
+        "protocol": "split@1",
+        "classes": ("a", "b"),
+        "fold": 0,
+        "track": "controlled",
+        "audio": {"name": "mfcc"},
+        "text": {"name": "hidden_states"},
+        "training": Training(),
+        "precision": "32-true",
+        "seed": 0,
+        "max_seconds": 30.0,
+        "code": "def",
+    }
+    return RunSpec(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": "text_only"},
+        {"options": {"hidden": 8}},
+        {"data": "abd"},
+        {"protocol": "split-overlap@1"},
+        {"fold": 1},
+        {"audio": {"name": "logmel"}},
+        {"training": Training(lr=0.5)},
+        {"precision": "bf16-mixed"},
+        {"seed": 1},
+        {"max_seconds": 10.0},
+        {"code": "other"},
+    ],
+    ids=str,
+)
+def test_whatever_changes_a_result_changes_the_fingerprint(change: dict) -> None:
+    assert spec(**change).fingerprint != spec().fingerprint
+
+
+def test_a_fingerprint_is_stable_and_ignores_the_label() -> None:
+    assert spec().fingerprint == spec(variant="another name").fingerprint == spec().fingerprint
+    assert spec().run_id.endswith(spec().fingerprint)
+
+
+def test_code_version_ignores_comments_and_sees_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import zoo
+
+    source = Path(zoo.__file__).parent / "text_only.py"
+    monkeypatch.setattr(zoo, "__path__", [*zoo.__path__, str(tmp_path)])
+    texts = {
+        "copy_same": source.read_text(),
+        "copy_comment": "# a comment\n" + source.read_text().replace('"""One modality', '"""Another docstring'),
+        "copy_code": source.read_text().replace("dropout: float = 0.2", "dropout: float = 0.3"),
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    same, comment, code = (code_version(name) for name in texts)
+    assert same == comment
+    assert same != code
+
+
+def test_published_track_and_seeds() -> None:
+    suite = Suite(methods="mer_han", seeds=2, track="published")
+    assert suite.seeds == (0, 1)

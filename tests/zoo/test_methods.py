@@ -1,0 +1,216 @@
+"""What every method promises, for every method of the zoo."""
+
+import re
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from datamodules.batch import IGNORED, Batch, Item, collate_dialogues, collate_utterances
+from datamodules.features import parse_feature
+from zoo import create, get_method, list_methods, method_options
+from zoo.base import FusionModule, Training
+
+AUDIO, TEXT, CLASSES = 8, 12, 3
+METHODS = list_methods()
+SMALL = {"hidden": 16, "d": 16, "fused": 16, "heads": 2}
+
+
+def items(count: int, seed: int = 0) -> list[Item]:
+    """Utterances of unequal length; the label is in the mean of both modalities."""
+    random = np.random.default_rng(seed)
+    found = []
+    for number in range(count):
+        label = number % CLASSES
+        audio = random.normal(label, 1, (random.integers(3, 20), AUDIO)).astype(np.float32)
+        text = random.normal(-label, 1, (random.integers(1, 6), TEXT)).astype(np.float32)
+        found.append(Item(audio, text, label, f"u{number}", f"s{number % 2}"))
+    return found
+
+
+def batch_of(method: str, utterances: list[Item]) -> Batch:
+    """A batch in the method's unit; dialogues have up to three turns."""
+    if get_method(method).unit == "utterance":
+        return collate_utterances(utterances)
+    return collate_dialogues([utterances[i : i + 3] for i in range(0, len(utterances), 3)])
+
+
+def build(name: str, **options: object) -> FusionModule:
+    torch.manual_seed(0)
+    small = {key: value for key, value in SMALL.items() if key in method_options(name)}
+    return create(name, audio_dim=AUDIO, text_dim=TEXT, num_classes=CLASSES, **{**small, **options}).eval()
+
+
+def pad_more(batch: Batch, fill: float) -> Batch:
+    """The same batch with 7 more padded frames and tokens that hold ``fill``."""
+
+    def longer(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        shape = (*mask.shape[:-1], 7)
+        return (
+            torch.cat([x, x.new_full((*shape, x.shape[-1]), fill)], dim=-2),
+            torch.cat([mask, mask.new_zeros(shape)], dim=-1),
+        )
+
+    audio, audio_mask = longer(batch.audio, batch.audio_mask)
+    text, text_mask = longer(batch.text, batch.text_mask)
+    return batch._replace(audio=audio, audio_mask=audio_mask, text=text, text_mask=text_mask)
+
+
+def real_logits(method: FusionModule, batch: Batch) -> torch.Tensor:
+    logits = method(batch).logits.flatten(0, -2)
+    return logits[batch.label.flatten() != IGNORED]
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("count", [1, 7])
+def test_shapes(name: str, count: int) -> None:
+    batch = batch_of(name, items(count))
+    output = build(name)(batch)
+    assert output.logits.shape == (*batch.label.shape, CLASSES)
+    assert output.logits.isfinite().all()
+    if output.fused is not None:
+        assert output.fused.shape[:-1] == batch.label.shape
+    assert output.attention is None
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("fill", [0.0, 100.0])
+def test_padding_changes_no_prediction(name: str, fill: float) -> None:
+    method, batch = build(name), batch_of(name, items(7))
+    torch.testing.assert_close(real_logits(method, pad_more(batch, fill)), real_logits(method, batch), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_utterance_scores_alone_as_it_does_in_a_batch(name: str) -> None:
+    method, utterances = build(name), items(7)
+    if method.unit == "dialogue":
+        pytest.skip("an utterance of a dialogue has context")
+    alone = torch.cat([method(batch_of(name, [item])).logits for item in utterances])
+    torch.testing.assert_close(method(batch_of(name, utterances)).logits, alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("absent", ["audio", "text", "both"])
+def test_an_absent_modality_gives_a_valid_distribution(name: str, absent: str) -> None:
+    def without(item: Item) -> Item:
+        audio = item.audio[:0] if absent in {"audio", "both"} else item.audio
+        return item._replace(audio=audio, text=item.text[:0] if absent in {"text", "both"} else item.text)
+
+    utterances = [without(item) if number % 2 else item for number, item in enumerate(items(6))]
+    method = build(name).train()
+    batch = batch_of(name, utterances)
+    output = method(batch)
+    probabilities = output.logits.softmax(-1)
+    assert probabilities.isfinite().all()
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones_like(batch.label, dtype=torch.float))
+    method.loss(output, batch).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in method.parameters())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_only_the_declared_modalities_are_read(name: str) -> None:
+    method, batch = build(name), batch_of(name, items(6))
+    for modality in ("audio", "text"):
+        changed = batch._replace(**{modality: getattr(batch, modality) * 3 + 1})
+        same = torch.equal(method(changed).logits, method(batch).logits)
+        assert same == (modality not in method.modalities)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_gradient_reaches_every_parameter(name: str) -> None:
+    method, batch = build(name).train(), batch_of(name, items(9))
+    method.loss(method(batch), batch).backward()
+    unreached = [
+        p for p, value in method.named_parameters() if value.requires_grad and (value.grad is None or not value.grad.any())
+    ]
+    # A bias that is added to every key moves all scores of a query alike, and softmax doesn't see that.
+    assert [p for p in unreached if not p.endswith("attention.key.bias")] == []
+
+
+class _Data(L.LightningDataModule):
+    """One batch, again and again."""
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__()
+        self.batch = batch
+        self.class_counts = torch.bincount(batch.label[batch.label != IGNORED].flatten(), minlength=CLASSES)
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader([self.batch], batch_size=None)
+
+    def test_dataloader(self) -> DataLoader:
+        return DataLoader([self.batch], batch_size=None)
+
+
+def trainer(epochs: int, folder: Path) -> L.Trainer:
+    return L.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_overfits_one_small_batch_then_saves_and_loads(name: str, tmp_path: Path) -> None:
+    data = _Data(batch_of(name, items(16)))
+    method = build(name, dropout=0.0)
+    method.training_options = Training(lr=1e-2, weight_decay=0.0)
+    fitting = trainer(80, tmp_path)
+    fitting.fit(method, datamodule=data)
+    (scores,) = fitting.test(method, datamodule=data, verbose=False)
+    assert scores["test/war"] == 1.0
+
+    fitting.save_checkpoint(tmp_path / "method.ckpt")
+    loaded = get_method(name).load_from_checkpoint(tmp_path / "method.ckpt").eval()
+    torch.testing.assert_close(loaded(data.batch).logits, method.eval()(data.batch).logits, atol=0, rtol=0)
+    assert len(method.test_probabilities) == 16
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_bf16_autocast_is_finite(name: str) -> None:
+    method, batch = build(name).train(), batch_of(name, items(7))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = method.loss(method(batch), batch)
+    loss.backward()
+    assert loss.isfinite()
+    assert loss.dtype == torch.float32
+    assert all(p.grad.isfinite().all() for p in method.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_asking_for_maps_changes_nothing_and_distributions_sum_to_one(name: str) -> None:
+    method, batch = build(name), batch_of(name, items(7))
+    plain, mapped = method(batch), method(batch, maps=True)
+    torch.testing.assert_close(mapped.logits, plain.logits, atol=1e-5, rtol=0)
+    for weights in (mapped.attention or {}).values():
+        total = weights.sum(-1)
+        assert ((total - 1).abs().lt(1e-5) | total.eq(0)).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_says_what_it_is(name: str) -> None:
+    method = get_method(name)
+    assert method.family in {"single", "early", "late", "model-level"}
+    assert method.paper
+    assert (method.family == "single") == (len(method.modalities) == 1)
+    assert list(method_options(name)), "options with defaults"
+    if method.published is not None:
+        for feature in (method.published.audio, method.published.text):
+            assert re.match(r"\w+\(", feature)
+        assert parse_feature(method.published.audio).modality == "audio"
+    for variant in method.ablations.values():
+        create(variant.method, audio_dim=AUDIO, text_dim=TEXT, num_classes=CLASSES, **variant.options)
+
+
+def test_unknown_names_list_the_near_ones() -> None:
+    with pytest.raises(KeyError, match="did you mean 'mer_han'"):
+        get_method("merhan")
+    with pytest.raises(KeyError, match="no option of mer_han is called 'hiden'; did you mean 'hidden'"):
+        build("mer_han", hiden=3)
