@@ -202,8 +202,8 @@ def bench(
         }
         loaded = load_suite(suite, overrides, settings or [])
         jobs = expand(loaded, precision)
-        with _progress(len(jobs)) as report:
-            outcomes = run_all(jobs, out, workers, processes, threads, report)
+        with _progress(len(jobs)) as (report, epoch):
+            outcomes = run_all(jobs, out, workers, processes, threads, report, epoch)
         failed = [outcome for outcome in outcomes if outcome.status == "failed"]
         if len(failed) < len(outcomes):
             typer.echo(read_leaderboard(out).to_markdown())
@@ -214,13 +214,13 @@ def bench(
 
 @contextmanager
 def _progress(total: int) -> Iterator[Any]:
-    """A bar over the suite's runs, and one line per run as it ends."""
+    """A bar over the suite's runs that says where training is, and one line per run as it ends."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from benchmarks.runner import Outcome
 
-    columns = TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("runs", total=total)
 
@@ -233,7 +233,7 @@ def _progress(total: int) -> Iterator[Any]:
                 highlight=False,
             )
 
-        yield report
+        yield report, lambda line: bar.update(task, description=line)
 
 
 @app.command()

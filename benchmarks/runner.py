@@ -129,6 +129,7 @@ def bench(
     threads: int = 0,
     store: FeatureStore | None = None,
     report: Callable[[int, Outcome], None] | None = None,
+    epoch: Callable[[str], None] | None = None,
 ) -> list[Outcome]:
     """Run a suite.
 
@@ -141,15 +142,22 @@ def bench(
         threads: CPU threads of each run; 0 for PyTorch's own choice.
         store: Where features are kept.
         report: Called after every run with the number done and the outcome.
+        epoch: Called after every epoch with a line that says where training is; not with several processes.
 
     Returns:
         One outcome per run, in the suite's order.
     """
-    return run_all(expand(suite, precision, store), Path(out), workers, processes, threads, report or (lambda *_: None))
+    return run_all(expand(suite, precision, store), Path(out), workers, processes, threads, report or (lambda *_: None), epoch)
 
 
 def run_all(
-    jobs: Sequence[Job], out: Path, workers: int, processes: int, threads: int, report: Callable[[int, Outcome], None]
+    jobs: Sequence[Job],
+    out: Path,
+    workers: int,
+    processes: int,
+    threads: int,
+    report: Callable[[int, Outcome], None],
+    epoch: Callable[[str], None] | None = None,
 ) -> list[Outcome]:
     """Run jobs; arguments and result as of `bench`."""
     if processes > 1:
@@ -159,7 +167,7 @@ def run_all(
     # Runs that another process holds are left for the end: by then it has usually finished them.
     for patience in (0.0, -1.0):
         for number, job in enumerate(jobs):
-            if number not in outcomes and (outcome := run(job, out, workers, patience)) is not None:
+            if number not in outcomes and (outcome := run(job, out, workers, patience, epoch)) is not None:
                 outcomes[number] = outcome
                 report(len(outcomes), outcome)
     return [outcomes[number] for number in range(len(jobs))]
@@ -185,7 +193,9 @@ def _set_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def run(job: Job, out: Path, workers: int = 0, patience: float = -1.0) -> Outcome | None:
+def run(
+    job: Job, out: Path, workers: int = 0, patience: float = -1.0, epoch: Callable[[str], None] | None = None
+) -> Outcome | None:
     """Run one job unless it is finished.
 
     Args:
@@ -193,29 +203,38 @@ def run(job: Job, out: Path, workers: int = 0, patience: float = -1.0) -> Outcom
         out: Folder of the results.
         workers: Processes that read features ahead.
         patience: Seconds to wait for another process that runs the same job; negative for as long as it takes.
+        epoch: As of `bench`.
 
     Returns:
         The outcome, or None if another process still holds the job.
+
+    Raises:
+        ResultError: If ``out`` can't be written.
     """
     folder = out / job.spec.run_id
     if results.is_finished(folder):
         return Outcome(job.spec, "cached", folder)
     locks = out / ".locks"
-    locks.mkdir(parents=True, exist_ok=True)
     try:
+        locks.mkdir(parents=True, exist_ok=True)
         with FileLock(locks / job.spec.run_id, timeout=patience):
             if results.is_finished(folder):
                 return Outcome(job.spec, "cached", folder)
-            return _run_and_record(job, out, workers)
+            return _run_and_record(job, out, workers, epoch)
     except Timeout:
         return None
+    except OSError as error:
+        raise results.ResultError(
+            f"results can't be written to {out} ({error.strerror or error}); finished runs are kept. "
+            "Free some space or name another folder with --out, then run the same command again"
+        ) from error
 
 
-def _run_and_record(job: Job, out: Path, workers: int) -> Outcome:
+def _run_and_record(job: Job, out: Path, workers: int, epoch: Callable[[str], None] | None) -> Outcome:
     spec = job.spec.model_dump(mode="json")
     partial = results.partial_folder(out, job.spec.run_id)
     try:
-        result, predictions = _fit_and_test(job, partial, workers)
+        result, predictions = _fit_and_test(job, partial, workers, epoch)
     except Exception as error:  # noqa: BLE001 - whatever a method raises is recorded here and reported; the other runs go on
         message = f"{type(error).__name__}: {error}"
         results.record_failure(out, job.spec.run_id, spec, message, traceback.format_exc())
@@ -224,7 +243,7 @@ def _run_and_record(job: Job, out: Path, workers: int) -> Outcome:
     return Outcome(job.spec, "finished", results.commit(partial, out, spec, {"spec": spec, **result}, predictions))
 
 
-def _fit_and_test(job: Job, folder: Path, workers: int) -> tuple[dict[str, Any], pd.DataFrame]:
+def _fit_and_test(job: Job, folder: Path, workers: int, epoch: Callable[[str], None] | None) -> tuple[dict[str, Any], pd.DataFrame]:
     spec, plan = job.spec, job.plan
     _quiet_lightning()
     L.seed_everything(spec.seed, workers=True, verbose=False)
@@ -243,6 +262,7 @@ def _fit_and_test(job: Job, folder: Path, workers: int) -> tuple[dict[str, Any],
     monitor = f"val/{plan.headline}"
     checkpoint = ModelCheckpoint(folder, "checkpoint", monitor, mode="max", save_weights_only=True)
     meter = CostMeter()
+    telling = [_EpochReport(spec, monitor, epoch)] if epoch else []
     trainer = L.Trainer(
         max_epochs=spec.training.max_epochs,
         precision=spec.precision,
@@ -251,7 +271,7 @@ def _fit_and_test(job: Job, folder: Path, workers: int) -> tuple[dict[str, Any],
         # On CUDA some kernels have no deterministic form; on the CPU all have, and a repeated run gives the same bits.
         deterministic="warn" if torch.cuda.is_available() else True,
         logger=logger,
-        callbacks=[EarlyStopping(monitor, mode="max", patience=spec.training.patience), checkpoint, meter],
+        callbacks=[EarlyStopping(monitor, mode="max", patience=spec.training.patience), checkpoint, meter, *telling],
         enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=10,
@@ -295,6 +315,20 @@ def _fit_and_test(job: Job, folder: Path, workers: int) -> tuple[dict[str, Any],
         "environment": environment(model),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }, predictions
+
+
+class _EpochReport(L.Callback):
+    """Tells after every epoch how far a run is."""
+
+    def __init__(self, spec: RunSpec, monitor: str, tell: Callable[[str], None]) -> None:
+        self._name, self._monitor, self._tell = f"{spec.method} fold {spec.fold} seed {spec.seed}", monitor, tell
+        self._most = spec.training.max_epochs
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn != "fit":
+            return
+        score = float(trainer.callback_metrics[self._monitor])
+        self._tell(f"{self._name}: epoch {trainer.current_epoch + 1} of at most {self._most}, {self._monitor} {score:.3f}")
 
 
 def _predictions(model: FusionModule, job: Job) -> pd.DataFrame:

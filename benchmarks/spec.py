@@ -88,7 +88,8 @@ class Suite(BaseModel):
         protocol: See `datamodules.protocols.apply_protocol`.
         allow_speaker_overlap: Permit speakers in two splits; the protocol's name then says so.
         skip_bad: Go on without bad rows; the leaderboard states the coverage.
-        track: ``controlled``: the features and the training below for everyone. ``published``: every method gets its paper's.
+        track: ``controlled``: the features and the training below for everyone. ``published``: every method gets its
+            paper's, or these where it has none.
         audio: Audio feature of the controlled track.
         text: Text feature of the controlled track.
         methods: What to compare.

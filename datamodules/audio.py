@@ -7,6 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+TOLERANCE = 0.5
+"""Seconds by which a clip's end may lie beyond its file's, since annotations are rounded; more is an error."""
+
 
 class AudioError(ValueError):
     """A clip that can't be used; the message doesn't repeat the path."""
@@ -56,6 +59,8 @@ def _span(file: soundfile.SoundFile, clip: Clip) -> tuple[int, int]:
             f"the clip from {clip.start} s to {clip.end} s holds no samples; the file lasts {seconds:.2f} s",
             "correct start and end",
         )
+    if clip.end is not None and clip.end > file.frames / file.samplerate + TOLERANCE:
+        raise AudioError(f"the clip ends at {clip.end} s but the file lasts {file.frames / file.samplerate:.2f} s", "correct end")
     return first, last
 
 

@@ -79,7 +79,7 @@ def load_utterances(
         max_seconds: Longer clips are cut, so that one mistaken file of several minutes can't exhaust the memory.
 
     Raises:
-        BadInputError: With every bad row, those found only by decoding the audio included.
+        BadInputError: With every bad row of the table; once those are mended, with every row whose audio doesn't decode.
     """
     for feature, modality in ((audio, "audio"), (text, "text")):
         if feature.modality != modality:

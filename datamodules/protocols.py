@@ -6,17 +6,19 @@ part; the test split never takes part in selection.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
 from datamodules.problems import UnknownNameError
 
 FOLDS = 5
+MOST_SPLITS = 3  # train, val and test
 
 
 class ProtocolError(ValueError):
@@ -87,34 +89,31 @@ def apply_protocol(table: pd.DataFrame, protocol: str = "auto", allow_speaker_ov
     """
     name = protocol.removesuffix("@1")
     if name == "auto":
-        name = "split" if table["split"].notna().any() else f"speaker-{FOLDS}fold"
-        speakers_suffice = table["speaker"].notna().all() and table["speaker"].nunique() >= 3
-        if name != "split" and allow_speaker_overlap and not speakers_suffice:
-            name = f"overlap-{FOLDS}fold"
-    folds, made = re.fullmatch(r"(speaker|overlap)-(\d+)fold", name), {"split": _own_split, "split-overlap": _own_split}
-    if folds:
-        split: Callable[[pd.DataFrame, bool], tuple[list[Fold], list[str]]]
-        count = int(folds[2])
-        if count < 2:
-            raise ProtocolError(f"{protocol}: cross-validation needs at least 2 folds")
-        if folds[1] == "overlap" and not allow_speaker_overlap:
-            raise ProtocolError(
-                f"{protocol} lets speakers be in train and test at once; pass --allow-speaker-overlap if you mean it"
-            )
-        by = "speaker" if folds[1] == "speaker" else None
-
-        def split(table: pd.DataFrame, _: bool) -> tuple[list[Fold], list[str]]:
-            return _cross_validation(table, count, by), []
-
-    elif name in made:
-        split = made[name]
+        name = _first_possible(table, allow_speaker_overlap)
+    cross_validation = re.fullmatch(r"(speaker|overlap)-(\d+)fold", name)
+    if name in {"split", "split-overlap"}:
+        folds, caveats = _own_split(table, allow_speaker_overlap)
+    elif cross_validation and int(cross_validation[2]) < 2:
+        raise ProtocolError(f"{protocol}: cross-validation needs at least 2 folds")
+    elif cross_validation and cross_validation[1] == "overlap" and not allow_speaker_overlap:
+        raise ProtocolError(f"{protocol} lets speakers be in train and test at once; pass --allow-speaker-overlap if you mean it")
+    elif cross_validation:
+        groups = _by_speaker(table) if cross_validation[1] == "speaker" else _by_dialogue(table)
+        folds, caveats = _cross_validation(table, int(cross_validation[2]), groups), []
     else:
         raise UnknownNameError("protocol", protocol, ["auto", "split@1", f"speaker-{FOLDS}fold@1", f"overlap-{FOLDS}fold@1"])
-    made_folds, caveats = split(table, allow_speaker_overlap)
     classes = tuple(sorted(table["label"].unique()))
-    overlap, more = _audit(table, made_folds, classes, allow_speaker_overlap)
-    full = name if "overlap" in name or not overlap else name.replace("speaker-", "") + "-overlap"
-    return Plan(f"{full}@1", classes, tuple(made_folds), tuple(caveats + more))
+    overlap, more = _audit(table, folds, classes, allow_speaker_overlap)
+    if name in {"split", "split-overlap"}:
+        name = "split-overlap" if overlap else "split"
+    return Plan(f"{name}@1", classes, tuple(folds), tuple(caveats + more))
+
+
+def _first_possible(table: pd.DataFrame, allow_speaker_overlap: bool) -> str:
+    if table["split"].notna().any():
+        return "split"
+    speakers_suffice = table["speaker"].notna().all() and table["speaker"].nunique() >= MOST_SPLITS
+    return f"overlap-{FOLDS}fold" if allow_speaker_overlap and not speakers_suffice else f"speaker-{FOLDS}fold"
 
 
 def _own_split(table: pd.DataFrame, allow_speaker_overlap: bool) -> tuple[list[Fold], list[str]]:
@@ -131,55 +130,66 @@ def _own_split(table: pd.DataFrame, allow_speaker_overlap: bool) -> tuple[list[F
     caveats = []
     if "val" not in ids:
         train = table[table["split"] == "train"]
-        by = "speaker" if train["speaker"].notna().all() and train["speaker"].nunique() > 1 else None
-        if by is None and not allow_speaker_overlap:
+        by_speaker = train["speaker"].notna().all() and train["speaker"].nunique() > 1
+        if not by_speaker and not allow_speaker_overlap:
             raise ProtocolError(
                 "there is no val split, and none can be made that shares no speaker with train; "
                 "add rows with split 'val', fill in the column speaker, or pass --allow-speaker-overlap"
             )
-        ids["train"], ids["val"] = _hold_out(train, FOLDS, by)
+        ids["train"], ids["val"] = _hold_out(train, FOLDS, _linked(train, 2) if by_speaker else _by_dialogue(train))
         caveats.append(f"no val split was given: {len(ids['val'])} utterances of train were held out for it")
     return [Fold(0, tuple(ids["train"]), tuple(ids["val"]), tuple(ids["test"]))], caveats
 
 
-def _cross_validation(table: pd.DataFrame, count: int, by: str | None) -> list[Fold]:
-    if by == "speaker":
-        if table["speaker"].isna().any():
-            row = table[table["speaker"].isna()].iloc[0]
-            raise ProtocolError(
-                f"{int(table['speaker'].isna().sum())} utterances have no speaker, the first is {row['utterance_id']!r}, so no "
-                "split can be shown to share none; fill in the column speaker, add a column split, or pass --allow-speaker-overlap"
-            )
-        if table["speaker"].nunique() < 3:
-            raise ProtocolError(
-                f"{table['speaker'].nunique()} speakers can't be divided among train, val and test; "
-                "add a column split, or pass --allow-speaker-overlap"
-            )
-        count = min(count, table["speaker"].nunique())
+def _by_speaker(table: pd.DataFrame) -> pd.Series:
+    """What must stay together in speaker-disjoint folds: (len(table),)."""
+    remedy = "add a column split, or use the protocol overlap-5fold with --allow-speaker-overlap"
+    if table["speaker"].isna().any():
+        row = table[table["speaker"].isna()].iloc[0]
+        raise ProtocolError(
+            f"{int(table['speaker'].isna().sum())} utterances have no speaker, the first is {row['utterance_id']!r}, so no "
+            f"split can be shown to share none; fill in the column speaker, {remedy}"
+        )
+    if table["speaker"].nunique() < MOST_SPLITS:
+        raise ProtocolError(f"{table['speaker'].nunique()} speakers can't be divided among train, val and test; {remedy}")
+    return _linked(table, MOST_SPLITS)
+
+
+def _linked(table: pd.DataFrame, fewest: int) -> pd.Series:
+    """Speakers, joined where they talk to each other, so that no dialogue is cut; single speakers if that leaves too few groups."""
+    speakers, _ = pd.factorize(table["speaker"])
+    dialogues, names = pd.factorize(table["dialogue"])  # -1 where there is none
+    known = dialogues >= 0
+    size = speakers.max() + 1 + len(names)
+    links = coo_array((np.ones(known.sum()), (speakers[known], speakers.max() + 1 + dialogues[known])), shape=(size, size))
+    _, component = connected_components(links, directed=False)
+    groups = pd.Series(component[speakers], index=table.index)
+    return groups if groups.nunique() >= fewest else table["speaker"]
+
+
+def _by_dialogue(table: pd.DataFrame) -> pd.Series:
+    """Dialogues (a dialogue is context, so a part of it in training leaks into test), or utterances where there are none."""
+    return table["dialogue"].fillna(table["utterance_id"])
+
+
+def _cross_validation(table: pd.DataFrame, count: int, groups: pd.Series) -> list[Fold]:
+    count = min(count, groups.nunique())
     folds = []
-    for number, (rest, test) in enumerate(_grouped_folds(table, count, by)):
+    for number, (rest, test) in enumerate(_grouped_folds(table, count, groups)):
         # As many parts as leave validation about the size of test.
-        remaining = table.iloc[rest]
-        parts = max(2, min(count - 1, remaining["speaker"].nunique() if by else count - 1))
-        train, val = _hold_out(remaining, parts, by)
+        train, val = _hold_out(table.iloc[rest], max(2, count - 1), groups.iloc[rest])
         folds.append(Fold(number, tuple(train), tuple(val), tuple(table["utterance_id"].iloc[test])))
     return folds
 
 
-def _hold_out(table: pd.DataFrame, parts: int, by: str | None) -> tuple[list[str], list[str]]:
+def _hold_out(table: pd.DataFrame, parts: int, groups: pd.Series) -> tuple[list[str], list[str]]:
     """Ids of all but the first of ``parts`` folds, and of that first one."""
-    parts = min(parts, table["speaker"].nunique()) if by else parts
-    train, val = _grouped_folds(table, parts, by)[0]
+    train, val = _grouped_folds(table, min(parts, groups.nunique()), groups)[0]
     return table["utterance_id"].iloc[train].tolist(), table["utterance_id"].iloc[val].tolist()
 
 
-def _grouped_folds(table: pd.DataFrame, count: int, by: str | None) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Folds stratified by label that keep together what belongs together.
-
-    Speakers, when asked for. Otherwise dialogues (a dialogue is context, so a part of it in training leaks into test), or
-    single utterances where there are none.
-    """
-    groups = table[by] if by else table["dialogue"].fillna(table["utterance_id"])
+def _grouped_folds(table: pd.DataFrame, count: int, groups: pd.Series) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Folds stratified by label that keep groups whole: positions of the rest and of the fold."""
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=0)
     try:
         return list(splitter.split(np.zeros(len(table)), table["label"], groups))
@@ -190,11 +200,12 @@ def _grouped_folds(table: pd.DataFrame, count: int, by: str | None) -> list[tupl
 def _audit(table: pd.DataFrame, folds: list[Fold], classes: tuple[str, ...], allow_speaker_overlap: bool) -> tuple[bool, list[str]]:
     """Check what the plan promises. Returns whether speakers overlap, and caveats."""
     indexed = table.set_index("utterance_id")
-    caveats, shared, unseen = [], set(), []
+    caveats, shared, cut, unseen = [], set(), set(), []
     for fold in folds:
         parts = {name: indexed.loc[list(getattr(fold, name))] for name in ("train", "val", "test")}
         for one, other in combinations(parts, 2):
             shared |= set(parts[one]["speaker"].dropna()) & set(parts[other]["speaker"].dropna())
+            cut |= set(parts[one]["dialogue"].dropna()) & set(parts[other]["dialogue"].dropna())
         unseen += [f"fold {fold.number}: {label!r}" for label in classes if label not in set(parts["train"]["label"])]
         absent = [label for label in classes if label not in set(parts["test"]["label"])]
         if absent:
@@ -212,6 +223,8 @@ def _audit(table: pd.DataFrame, folds: list[Fold], classes: tuple[str, ...], all
         )
     if shared:
         caveats.append(f"{len(shared)} speakers are in more than one split: not comparable with speaker-independent results")
+    if cut:
+        caveats.append(f"{len(cut)} dialogues are cut between splits: their parts share a situation, and context is missing")
     if table["speaker"].isna().all():
         caveats.append("speakers are not known: whether the splits share any can't be checked")
     return bool(shared), caveats

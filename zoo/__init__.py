@@ -3,13 +3,13 @@
 A new method is one new file here with one subclass of `zoo.base.FusionModule`; nothing else is edited.
 """
 
-import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from datamodules.problems import UnknownNameError
+from datamodules.registry import find_class
 
 if TYPE_CHECKING:
     from zoo.base import FusionModule
@@ -30,15 +30,7 @@ def get_method(name: str) -> "type[FusionModule]":
     """
     from zoo.base import FusionModule
 
-    if name not in list_methods():
-        raise UnknownNameError("method", name, list_methods())
-    module = importlib.import_module(f"{__name__}.{name}")
-    (method,) = (
-        member
-        for _, member in inspect.getmembers(module, inspect.isclass)
-        if issubclass(member, FusionModule) and member.__module__ == module.__name__
-    )
-    return method
+    return find_class("method", name, list_methods(), __name__, FusionModule)  # type: ignore[type-abstract]
 
 
 def method_options(name: str) -> dict[str, object]:

@@ -4,8 +4,6 @@ A corpus reads a data set's official files into one table of utterances. It emit
 and splits belong to ``protocols``. A new corpus is one new file here with one subclass of `Corpus`; nothing else is edited.
 """
 
-import importlib
-import inspect
 import pkgutil
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import ClassVar, NamedTuple
 
 import pandas as pd
 
-from datamodules.problems import BadInputError, Problem, UnknownNameError
+from datamodules.problems import BadInputError, Problem
+from datamodules.registry import find_class
 
 COLUMNS = (
     "utterance_id",
@@ -120,15 +119,7 @@ def get_corpus(name: str) -> type[Corpus]:
     Raises:
         UnknownNameError: If there is none; the message lists the near names.
     """
-    if name not in list_corpora():
-        raise UnknownNameError("corpus", name, list_corpora())
-    module = importlib.import_module(f"{__name__}.{name}")
-    (corpus,) = (
-        member
-        for _, member in inspect.getmembers(module, inspect.isclass)
-        if issubclass(member, Corpus) and member.__module__ == module.__name__
-    )
-    return corpus
+    return find_class("corpus", name, list_corpora(), __name__, Corpus)  # type: ignore[type-abstract]
 
 
 def open_corpus(name_or_path: str, root: Path | None = None, encoding: str | None = None) -> Corpus:

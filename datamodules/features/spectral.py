@@ -49,8 +49,8 @@ class MFCC(_Spectral):
         """Refuse a window that doesn't fit."""
         if self.window not in {"hamming", "hann"}:
             raise FeatureError(f"mfcc: window is {self.window!r}; it must be 'hamming' or 'hann'")
-        if not (1 <= self.n <= 128 and self.hop_ms > 0 and self.window_ms > 0):
-            raise FeatureError("mfcc: n must be 1 to 128, window_ms and hop_ms positive")
+        if not (1 <= self.n <= 128 and _samples(self.hop_ms) > 0 and _samples(self.window_ms) > 0):
+            raise FeatureError("mfcc: n must be 1 to 128, window_ms and hop_ms at least one sample")
 
     @property
     def dim(self) -> int:
@@ -106,8 +106,8 @@ class LogMel(_Spectral):
 
     def __post_init__(self) -> None:
         """Refuse sizes that make no spectrogram."""
-        if not (1 <= self.n <= 256 and self.hop_ms > 0 and self.window_ms > 0):
-            raise FeatureError("logmel: n must be 1 to 256, window_ms and hop_ms positive")
+        if not (1 <= self.n <= 256 and _samples(self.hop_ms) > 0 and _samples(self.window_ms) > 0):
+            raise FeatureError("logmel: n must be 1 to 256, window_ms and hop_ms at least one sample")
 
     @property
     def dim(self) -> int:

@@ -137,3 +137,12 @@ def test_prepare_then_doctor(manifest: Path, tmp_path: Path, tiny_bert: str) -> 
     ill = run("doctor", manifest)
     assert ill.exit_code == 1
     assert f"{manifest}:9: audio/nothing.wav: audio file is missing" in ill.stdout
+
+
+def test_an_output_folder_that_cannot_be_written_is_explained(manifest: Path, tmp_path: Path, fast: list[str]) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    result = run("bench", "--corpus", manifest, "--methods", "text_only", *fast, "--out", tmp_path / "file" / "runs")
+    assert result.exit_code == 2
+    assert "results can't be written to" in result.stderr
+    assert "name another folder with --out" in result.stderr
+    assert "Traceback" not in result.output

@@ -262,3 +262,12 @@ def test_precision_auto(monkeypatch: pytest.MonkeyPatch, cuda: bool, bf16: bool,
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: bf16 or including_emulation)
     assert resolve_precision("auto") == expected
     assert resolve_precision("16-mixed") == "16-mixed"
+
+
+def test_progress_tells_every_epoch(suite: Suite, tmp_path: Path) -> None:
+    lines: list[str] = []
+    bench(suite.model_copy(update={"seeds": (3,), "methods": suite.methods[:1]}), tmp_path / "runs", epoch=lines.append)
+    assert [line.split(", val/uar")[0] for line in lines] == [
+        "text_only fold 0 seed 3: epoch 1 of at most 2",
+        "text_only fold 0 seed 3: epoch 2 of at most 2",
+    ]

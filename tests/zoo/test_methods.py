@@ -214,3 +214,12 @@ def test_unknown_names_list_the_near_ones() -> None:
         get_method("merhan")
     with pytest.raises(KeyError, match="no option of mer_han is called 'hiden'; did you mean 'hidden'"):
         build("mer_han", hiden=3)
+
+
+def test_a_file_without_a_method_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import zoo
+
+    (tmp_path / "hollow.py").write_text('"""Nothing."""\n')
+    monkeypatch.setattr(zoo, "__path__", [*zoo.__path__, str(tmp_path)])
+    with pytest.raises(TypeError, match=r"hollow.py defines 0 subclasses of FusionModule"):
+        get_method("hollow")

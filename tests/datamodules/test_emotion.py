@@ -1,0 +1,306 @@
+"""Batches hold the right utterances in an order that the seed decides, normalised by what the training split alone says."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from datamodules.audio import Clip, load_clip
+from datamodules.batch import IGNORED, Batch
+from datamodules.corpora.manifest import Manifest
+from datamodules.emotion import EmotionDataModule, LengthBatches, Utterances, load_utterances
+from datamodules.features.spectral import MFCC, LogMel
+from datamodules.features.transformer import HiddenStates, TokenIds
+from datamodules.problems import BadInputError
+from datamodules.protocols import apply_protocol
+from datamodules.store import FeatureStore
+
+RATE = 16_000
+Rows = list[dict[str, object]]
+AUDIO = LogMel(n=8)
+
+
+def load(path: Path, checkpoint: str, **options: object) -> Utterances:
+    return load_utterances(Manifest(path), AUDIO, TokenIds(checkpoint), **options)  # type: ignore[arg-type]
+
+
+def module(utterances: Utterances, **options: object) -> EmotionDataModule:
+    plan = apply_protocol(utterances.table)
+    data = EmotionDataModule(utterances, plan.folds[0], plan.classes, **options)  # type: ignore[arg-type]
+    data.setup()
+    return data
+
+
+def same(one: list[Batch], other: list[Batch]) -> bool:
+    if [batch.utterance_id for batch in one] != [batch.utterance_id for batch in other]:
+        return False
+    return all(
+        torch.equal(x, y)
+        for a, b in zip(one, other, strict=True)
+        for x, y in zip(a, b, strict=True)
+        if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor)
+    )
+
+
+def ids(batches: list[Batch]) -> list[str]:
+    return [name for batch in batches for name in batch.utterance_id]
+
+
+@pytest.fixture
+def utterances(manifest: Path, tiny_bert: str) -> Utterances:
+    return load(manifest, tiny_bert)
+
+
+def frames(rows: Rows, folder: Path, split: str | None) -> list[np.ndarray]:
+    """The stored feature of the rows of one split (None: of all), computed here: float16 of (T, 8)."""
+    waves = [load_clip(Clip(folder / str(row["audio"])), RATE) for row in rows if split in {None, row["split"]}]
+    return [array.astype(np.float16).astype(np.float64) for array in AUDIO.extract(waves)]
+
+
+def test_normalised_by_train_only(utterances: Utterances, rows: Rows, tmp_path: Path) -> None:
+    train = np.concatenate(frames(rows, tmp_path, "train"))
+    mean, deviation = train.mean(0), train.std(0)
+    everything = np.concatenate(frames(rows, tmp_path, None))
+    assert np.abs(everything.mean(0) - mean).max() > 0.01  # else the test couldn't tell
+    data = module(utterances, batch_size=7)
+    by_id = {str(row["utterance_id"]): array for row, array in zip(rows, frames(rows, tmp_path, None), strict=True)}
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        for batch in loader:
+            for b, name in enumerate(batch.utterance_id):
+                expected = (by_id[name] - mean) / deviation
+                np.testing.assert_allclose(batch.audio[b][batch.audio_mask[b]].numpy(), expected, atol=1e-3)
+    pooled = torch.cat([batch.audio[batch.audio_mask] for batch in data.train_dataloader()])
+    assert pooled.mean(0).abs().max() < 1e-3
+    assert (pooled.std(0) - 1).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_other_audio_outside_train_changes_no_training_batch(
+    manifest: Path, rows: Rows, tiny_bert: str, tmp_path: Path, split: str
+) -> None:
+    before = list(module(load(manifest, tiny_bert)).train_dataloader())
+    for row in rows:
+        if row["split"] == split:
+            soundfile.write(tmp_path / str(row["audio"]), np.random.default_rng(0).uniform(-1, 1, 5000), RATE)
+    assert same(list(module(load(manifest, tiny_bert)).train_dataloader()), before)
+
+
+def test_constant_dimensions_stay_finite(rows: Rows, manifest: Path, tiny_bert: str, tmp_path: Path) -> None:
+    for row in rows:
+        soundfile.write(tmp_path / str(row["audio"]), np.zeros(4000), RATE)
+    for batch in module(load(manifest, tiny_bert)).train_dataloader():
+        assert not batch.audio.any()
+
+
+def test_encoders_and_token_ids_are_left_as_they_are(manifest: Path, tiny_bert: str) -> None:
+    feature = HiddenStates(tiny_bert)
+    loaded = load_utterances(Manifest(manifest), AUDIO, feature)
+    texts = loaded.table.set_index("utterance_id")["text"]
+    for batch in module(loaded).val_dataloader():
+        for b, name in enumerate(batch.utterance_id):
+            (expected,) = feature.extract([texts[name]])
+            np.testing.assert_allclose(batch.text[b][batch.text_mask[b]].numpy(), expected, atol=2e-3)
+    (batch,) = module(load(manifest, tiny_bert), batch_size=12).val_dataloader()
+    assert batch.text.dtype == torch.int64
+    for b, name in enumerate(batch.utterance_id):
+        assert batch.text[b, :, 0][batch.text_mask[b]].tolist() == TokenIds(tiny_bert).extract([texts[name]])[0][:, 0].tolist()
+
+
+def test_labels_are_positions_among_the_classes(utterances: Utterances) -> None:
+    data = module(utterances)
+    truth = utterances.table.set_index("utterance_id")["label"]
+    for batch in data.test_dataloader():
+        assert [data.classes[n] for n in batch.label.tolist()] == [truth[name] for name in batch.utterance_id]
+
+
+@pytest.mark.parametrize("unit", ["utterance", "dialogue"])
+def test_seed_alone_decides_the_training_batches(utterances: Utterances, unit: str) -> None:
+    """Three epochs: alike for one seed whatever the number of workers, unlike for another, and unlike one another."""
+
+    def epochs(seed: int, num_workers: int = 0) -> list[list[Batch]]:
+        loader = module(utterances, unit=unit, batch_size=2, seed=seed, num_workers=num_workers).train_dataloader()
+        torch.manual_seed(num_workers)
+        return [list(loader) for _ in range(3)]
+
+    first, again, workers, other = epochs(1), epochs(1), epochs(1, 2), epochs(2)
+    for epoch in range(3):
+        assert same(first[epoch], again[epoch])
+        assert same(first[epoch], workers[epoch])
+        assert ids(first[epoch]) != ids(other[epoch])
+    assert ids(first[0]) != ids(first[1]) != ids(first[2])
+
+
+@pytest.mark.parametrize("unit", ["utterance", "dialogue"])
+@pytest.mark.parametrize("batch_size", [1, 7, 32, 1000])
+def test_every_utterance_once_per_epoch(utterances: Utterances, unit: str, batch_size: int) -> None:
+    data = module(utterances, unit=unit, batch_size=batch_size)
+    loaders = {"train": data.train_dataloader(), "val": data.val_dataloader(), "test": data.test_dataloader()}
+    for name, loader in loaders.items():
+        for _ in range(2):
+            batches = list(loader)
+            assert sorted(ids(batches)) == sorted(getattr(data.fold, name))
+            assert len(batches) == len(loader)
+            assert all(len(batch.label) <= batch_size for batch in batches)
+    assert ids(list(data.test_dataloader())) == ids(list(data.test_dataloader()))
+
+
+def padding(sizes: np.ndarray, batches: list[list[int]]) -> int:
+    return sum(int(sizes[batch].max()) * len(batch) - int(sizes[batch].sum()) for batch in batches)
+
+
+@pytest.mark.parametrize("seed", [0, 1, None])
+def test_little_is_padded(seed: int | None) -> None:
+    """Durations as in speech corpora; a fifth of what random batches pad is the bound."""
+    random = np.random.default_rng(5)
+    sizes = np.clip(random.lognormal(5.5, 0.7, 3000), 20, 3000).astype(int)
+    batches = list(LengthBatches(sizes, 32, seed))
+    shuffled = random.permutation(len(sizes))
+    plain = [shuffled[i : i + 32].tolist() for i in range(0, len(sizes), 32)]
+    assert sorted(i for batch in batches for i in batch) == list(range(len(sizes)))
+    assert padding(sizes, batches) < 0.2 * padding(sizes, plain)
+    means = [float(sizes[batch].mean()) for batch in batches]
+    if seed is None:
+        assert means == sorted(means)
+    else:  # long and short batches come mixed
+        assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.3
+
+
+def test_dialogues_keep_their_turns_in_order(rows: Rows, tmp_path: Path, tiny_bert: str, write_manifest: Callable) -> None:
+    """Rows come shuffled, and turns are numbered 1, 2, 4, 8, 16, 32, which sorted as text would be another order."""
+    for row in rows:
+        row["turn"] = 2 ** int(str(row["turn"]))
+    order = np.random.default_rng(0).permutation(len(rows))
+    path = write_manifest(tmp_path, [rows[n] for n in order])
+    data = module(load(path, tiny_bert), unit="dialogue", batch_size=2)
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        for batch in loader:
+            assert batch.label.shape == (2, 6)
+            assert batch.turn_mask is not None
+            assert batch.turn_mask.all()
+            numbers = [int(name[1:]) for name in batch.utterance_id]
+            for start in (0, 6):
+                assert numbers[start : start + 6] == list(range(numbers[start], numbers[start] + 6))
+                assert numbers[start] % 6 == 0
+
+
+def test_dialogues_hold_their_own_splits_utterances_only(
+    rows: Rows, tmp_path: Path, tiny_bert: str, write_manifest: Callable
+) -> None:
+    """The first dialogue's last turn is test, an utterance without dialogue is one of its own."""
+    rows[5] |= {"split": "test", "speaker": "s8"}
+    rows[59] |= {"dialogue": "", "speaker": ""}
+    data = module(load(write_manifest(tmp_path, rows), tiny_bert), unit="dialogue", batch_size=100)
+    (train,), (test,) = data.train_dataloader(), data.test_dataloader()
+    assert train.label.shape == (6, 6)
+    assert (train.label == IGNORED).sum() == 1
+    assert "u5" not in train.utterance_id
+    assert sorted(test.turn_mask.sum(1).tolist()) == [1, 1, 5, 6]
+    assert sorted(test.utterance_id) == sorted(["u5", *(f"u{n}" for n in range(48, 60))])
+
+
+def test_class_counts(utterances: Utterances, rows: Rows, tmp_path: Path, tiny_bert: str, write_manifest: Callable) -> None:
+    assert module(utterances).class_counts.tolist() == [12, 12, 12]
+    for row in rows[:5]:
+        row["label"] = "cross"
+    found = module(load(write_manifest(tmp_path, rows), tiny_bert)).class_counts
+    assert found.tolist() == [10, 15, 11]
+    assert found.dtype == torch.int64
+
+
+def test_absent_modalities_reach_the_batch_as_masks(rows: Rows, tmp_path: Path, tiny_bert: str, write_manifest: Callable) -> None:
+    rows[48]["audio"] = ""
+    rows[49]["text"] = ""
+    (batch,) = module(load(write_manifest(tmp_path, rows), tiny_bert)).test_dataloader()
+    present = dict(zip(batch.utterance_id, batch.present.tolist(), strict=True))
+    assert present.pop("u48") == [False, True]
+    assert present.pop("u49") == [True, False]
+    assert set(map(tuple, present.values())) == {(True, True)}
+    assert not batch.audio[batch.utterance_id.index("u48")].any()
+    assert not batch.text_mask[batch.utterance_id.index("u49")].any()
+
+
+def test_nan_is_found_at_extraction(manifest: Path, rows: Rows, tiny_bert: str, tmp_path: Path) -> None:
+    """Two clips that only decoding shows to be bad: both are named, with file and row; all else is already stored."""
+    for number in (10, 55):
+        samples = np.full(8000, 0.1)
+        samples[4000] = np.nan
+        soundfile.write(tmp_path / str(rows[number]["audio"]), samples, RATE, subtype="FLOAT")
+    with pytest.raises(BadInputError) as caught:
+        load(manifest, tiny_bert)
+    assert [(p.file, p.row) for p in caught.value.problems] == [(manifest, 12), (manifest, 57)]
+    for problem, number in zip(caught.value.problems, (10, 55), strict=True):
+        assert f"u{number}.wav: audio holds NaN or infinity (1 samples)" in problem.what
+        assert problem.remedy == "export it again"
+    found = load(manifest, tiny_bert, skip_bad=True)
+    assert found.table["utterance_id"].tolist() == [f"u{n}" for n in range(60) if n not in {10, 55}]
+    assert (len(found.table), found.rows, len(found.audio), len(found.text)) == (58, 60, 58, 58)
+    (note,) = found.notes
+    assert note.startswith("2 of 60 utterances were left out as bad: ")
+    assert f"{manifest}:12: u10: " in note
+    assert f"{manifest}:57: u55: " in note
+    # Rows after the dropped ones still have their own audio.
+    for position in (9, 10, 53, 57):
+        (expected,) = AUDIO.extract([load_clip(Clip(Path(found.table["audio"][position])), RATE)])
+        np.testing.assert_array_equal(found.audio[position], expected.astype(np.float16))
+
+
+def test_bad_rows_of_both_kinds_are_counted_together(rows: Rows, tmp_path: Path, tiny_bert: str, write_manifest: Callable) -> None:
+    rows[0]["label"] = ""
+    soundfile.write(tmp_path / "audio/u10.wav", np.full(8000, np.inf), RATE, subtype="FLOAT")
+    found = load(write_manifest(tmp_path, rows), tiny_bert, skip_bad=True)
+    assert found.table["utterance_id"].tolist() == [f"u{n}" for n in range(60) if n not in {0, 10}]
+    assert found.notes[0].startswith("2 of 60 utterances were left out as bad: ")
+    assert "label is empty" in found.notes[0]
+    assert f"{tmp_path / 'manifest.csv'}:12: u10: " in found.notes[0]
+
+
+def test_no_notes_on_a_sound_corpus(utterances: Utterances) -> None:
+    assert utterances.notes == ()
+    assert (utterances.rows, utterances.corpus.endswith("/manifest -")) == (60, True)
+
+
+def test_features_of_the_wrong_kind_are_refused(manifest: Path, tiny_bert: str) -> None:
+    with pytest.raises(ValueError, match=r"token_ids.* reads text; it can't be the audio feature"):
+        load_utterances(Manifest(manifest), TokenIds(tiny_bert), TokenIds(tiny_bert))
+    with pytest.raises(ValueError, match="mfcc reads audio; it can't be the text feature"):
+        load_utterances(Manifest(manifest), AUDIO, MFCC())
+
+
+def test_dims_and_store(utterances: Utterances, manifest: Path, tiny_bert: str, tmp_path: Path) -> None:
+    data = module(utterances)
+    assert (data.audio_dim, data.text_dim) == (8, 1)
+    load(manifest, tiny_bert, store=FeatureStore(tmp_path / "elsewhere"))
+    assert len(list((tmp_path / "elsewhere").glob("*/data.bin"))) == 2
+
+
+@pytest.mark.parametrize(
+    "change", ["label", "speaker", "dialogue", "turn", "split", "text", "utterance_id", "audio", "start", "order"]
+)
+def test_fingerprint_changes_with_the_data(
+    utterances: Utterances, rows: Rows, tmp_path: Path, tiny_bert: str, write_manifest: Callable, change: str
+) -> None:
+    if change == "audio":
+        soundfile.write(tmp_path / "audio/u3.wav", np.random.default_rng(0).uniform(-1, 1, 5000), RATE)
+    elif change == "start":
+        rows = [row | {"start": 0.1 if n == 3 else ""} for n, row in enumerate(rows)]
+    elif change == "order":
+        rows = [*rows[1:], rows[0]]
+    else:
+        rows[3][change] = {"label": "glad", "turn": 99, "split": "val"}.get(change, "another")
+    assert load(write_manifest(tmp_path, rows), tiny_bert).fingerprint != utterances.fingerprint
+
+
+def test_fingerprint_is_that_of_a_moved_copy(
+    utterances: Utterances, rows: Rows, tmp_path: Path, tiny_bert: str, write_manifest: Callable
+) -> None:
+    """Other folder, other file names, another cache, an extra column: still the same data."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for number, row in enumerate(rows):
+        (elsewhere / f"{number}.wav").write_bytes((tmp_path / str(row["audio"])).read_bytes())
+        row |= {"audio": f"{number}.wav", "room": number}
+    moved = load(write_manifest(elsewhere, rows), tiny_bert, store=FeatureStore(tmp_path / "cache2"))
+    assert moved.fingerprint == utterances.fingerprint
