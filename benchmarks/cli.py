@@ -183,7 +183,7 @@ def bench(
     """Train methods under identical conditions and print the leaderboard. Finished runs are not run again."""
     with _plain_errors():
         from benchmarks.leaderboard import read_leaderboard
-        from benchmarks.runner import expand, run_all
+        from benchmarks.runner import expand, run_all, set_threads
         from benchmarks.spec import load_suite
 
         overrides = {
@@ -201,12 +201,13 @@ def bench(
             "max_seconds": max_seconds,
         }
         loaded = load_suite(suite, overrides, settings or [])
+        set_threads(threads)
         jobs = expand(loaded, precision)
         with _progress(len(jobs)) as (report, epoch):
             outcomes = run_all(jobs, out, workers, processes, threads, report, epoch)
         failed = [outcome for outcome in outcomes if outcome.status == "failed"]
         if len(failed) < len(outcomes):
-            typer.echo(read_leaderboard(out).to_markdown())
+            typer.echo(read_leaderboard(out, {outcome.spec.run_id for outcome in outcomes}).to_markdown())
     for outcome in failed:
         typer.echo(f"failed: {outcome.spec.run_id}: {outcome.error} (traceback in {outcome.folder})", err=True)
     raise typer.Exit(1 if failed else 0)

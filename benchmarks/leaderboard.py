@@ -6,13 +6,14 @@ else is another table, with its own caption.
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from benchmarks.results import COSTS, METRICS, ResultError, failure_file, read_results
+from benchmarks.results import COSTS, METRICS, ResultError, read_failures, read_results
 
 KEYS = ["method", "variant", "track", "corpus", "protocol"]
 _TITLES = {"war": "WAR", "uar": "UAR", "macro_f1": "macro F1", "weighted_f1": "weighted F1", "ece": "ECE"}
@@ -25,7 +26,7 @@ class Leaderboard:
     Attributes:
         table: One row per method and variant within a condition, the best first: `KEYS`, ``runs``, ``<metric>_mean`` and
             ``<metric>_std`` (sample deviation over folds and seeds), costs, ``coverage``, accuracy by slice, recall by class,
-            ``audio``, ``text`` and ``training``.
+            ``audio``, ``text``, ``training``, ``precision`` and ``max_seconds``.
         captions: What is common to all rows of a condition, by its number in the column ``condition``.
         failed: How many runs are recorded as failed.
     """
@@ -64,16 +65,16 @@ class Leaderboard:
         return "\n\n".join(parts) + "\n"
 
 
-def read_leaderboard(out: Path | str) -> Leaderboard:
-    """Aggregate every finished run under ``out``.
+def read_leaderboard(out: Path | str, only: Collection[str] | None = None) -> Leaderboard:
+    """Aggregate finished runs under ``out``: all, or those whose run ids are in ``only``.
 
-    Runs of one method, fold and seed that differ only in code or data version: the newest counts, and a caveat says so.
+    Runs of one method, options, data, fold and seed that differ only in the code: the newest counts, and a caveat says so.
 
     Raises:
         ResultError: If there is none, or one is damaged.
     """
     out = Path(out)
-    runs = [_row(spec, result) for spec, result in read_results(out)]
+    runs = [_row(spec, result) for name, spec, result in read_results(out) if only is None or name in only]
     if not runs:
         raise ResultError(f"{out} holds no finished run; 'fusion-zoo bench --out {out}' makes some")
     frame = pd.DataFrame(runs).sort_values("finished", kind="stable")
@@ -85,6 +86,9 @@ def read_leaderboard(out: Path | str) -> Leaderboard:
     for condition, rows in frame.groupby("_condition"):
         stale = int(superseded.get(condition, 0))
         captions[numbers[str(condition)]] = _captions(rows, stale)
+    # The label is only a name: rows are told apart by their options, and the newest label counts.
+    newest = frame.sort_values("finished", kind="stable").groupby(["_condition", "method", "_options"])["variant"]
+    frame["variant"] = newest.transform("last")
     grouped = frame.groupby(["_condition", *KEYS, "_options"], sort=False, dropna=False)
     measured = [c for c in frame.columns if c.startswith(("war_", "recall_")) or c in (*METRICS, *COSTS, "coverage")]
     mean, deviation, runs_per_row = grouped[measured].mean(), grouped[list(METRICS)].std(), grouped.size()
@@ -92,26 +96,27 @@ def read_leaderboard(out: Path | str) -> Leaderboard:
     for metric in METRICS:
         table[f"{metric}_mean"], table[f"{metric}_std"] = mean[metric], deviation[metric].fillna(0.0)
     rest = [c for c in (*COSTS, "coverage") if c in mean] + [c for c in measured if c.startswith(("war_", "recall_"))]
-    table = table.join(mean[rest]).join(grouped[["audio", "text", "training", "headline"]].first()).reset_index()
+    table = (
+        table.join(mean[rest])
+        .join(grouped[["audio", "text", "training", "precision", "max_seconds", "headline"]].first())
+        .reset_index()
+    )
     table["condition"] = table.pop("_condition").map(numbers)
     table["_score"] = [row[f"{row['headline']}_mean"] for _, row in table.iterrows()]
     table = table.sort_values(["condition", "_score", "method", "variant"], ascending=[True, False, True, True])
-    failed = len(list(failure_file(out, "*").parent.glob("*.json")))
+    finished = set(frame[identity].itertuples(index=False, name=None))
+    failed = sum(_identity(spec) not in finished for name, spec in read_failures(out) if only is None or name in only)
     return Leaderboard(table.drop(columns=["_score", "_options", "headline"]).reset_index(drop=True), captions, failed)
 
 
 def _row(spec: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     """One run as one flat row."""
-    controlled = (
-        {"audio": spec["audio"], "text": spec["text"], "training": spec["training"]} if spec["track"] == "controlled" else {}
-    )
-    condition = {key: spec[key] for key in ("track", "corpus", "protocol", "precision", "max_seconds", "classes")} | controlled
     utterances = result["utterances"]
     return {
         **{key: spec[key] for key in KEYS},
         "fold": spec["fold"],
         "seed": spec["seed"],
-        "_condition": json.dumps(condition, sort_keys=True),
+        "_condition": _condition(spec),
         "_options": json.dumps(spec["options"], sort_keys=True),
         **{metric: result["scores"][metric] for metric in METRICS},
         **{cost: result["costs"][cost] for cost in COSTS},
@@ -123,13 +128,26 @@ def _row(spec: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         "training": json.dumps(spec["training"], sort_keys=True),
         "headline": result["headline"],
         "finished": result["finished"],
-        "_precision": spec["precision"],
+        "precision": spec["precision"],
+        "max_seconds": spec["max_seconds"],
         "_device": result["environment"]["device"],
         "_revision": result["environment"]["revision"],
         "_utterances": utterances,
         "_caveats": result["caveats"],
-        "_data": spec["data"],
     }
+
+
+def _condition(spec: dict[str, Any]) -> str:
+    """Everything that the rows of one table have in common. The data stand for themselves, since names of manifests repeat."""
+    keys = ["track", "corpus", "protocol", "precision", "max_seconds", "classes"]
+    if spec["track"] == "controlled":  # in the other track every method has features of its own, and so another digest
+        keys += ["data", "audio", "text", "training"]
+    return json.dumps({key: spec[key] for key in keys}, sort_keys=True)
+
+
+def _identity(spec: dict[str, Any]) -> tuple[Any, ...]:
+    """What two runs that differ only in the code share."""
+    return _condition(spec), spec["method"], json.dumps(spec["options"], sort_keys=True), spec["fold"], spec["seed"]
 
 
 def _captions(rows: pd.DataFrame, superseded: int) -> list[str]:
@@ -143,19 +161,15 @@ def _captions(rows: pd.DataFrame, superseded: int) -> list[str]:
     )
     facts = [
         f"{first['corpus']}, protocol {first['protocol']}, {first['track']} track",
-        f"audio {first['audio']}, text {first['text']}; {budget}; {first['_precision']}"
+        f"audio {first['audio']}, text {first['text']}; {budget}; {first['precision']}"
         if first["track"] == "controlled"
-        else f"features and training as each method's paper has them; {first['_precision']}",
+        else f"features and training as each method's paper has them; {first['precision']}",
         f"{rows['fold'].nunique()} fold(s) x {rows['seed'].nunique()} seed(s), {test} test utterances in all; mean ± sample "
         "standard deviation over runs; the test split was used once per run, after selection on validation",
         f"coverage: {counts['usable']} of {counts['named']} utterances ({100 * counts['usable'] / counts['named']:.1f} %)",
         f"device {', '.join(sorted(set(rows['_device'])))}; revision {', '.join(sorted({str(r) for r in rows['_revision']}))}",
     ]
     facts += Counter(caveat for caveats in rows["_caveats"] for caveat in caveats)
-    if rows["_data"].nunique() > 1:
-        facts.append(
-            "CAUTION: the corpus or its features changed between these runs; run the suite again to bring all rows up to date"
-        )
     if superseded:
         facts.append(f"{superseded} older runs of the same method, fold and seed are not counted")
     return facts

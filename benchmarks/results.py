@@ -65,15 +65,28 @@ def record_failure(out: Path, run_id: str, spec: dict[str, Any], error: str, tra
     file.write_text(json.dumps({"spec": spec, "error": error, "traceback": traceback}, indent=1), encoding="utf-8")
 
 
-def read_results(out: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Spec and result of every finished run under ``out``, in the order of their names.
+def read_failures(out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Run id and spec of every recorded failure under ``out``."""
+    for file in sorted((out / "failed").glob("*.json")):
+        yield file.stem, _load(file)["spec"]
+
+
+def read_results(out: Path) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Run id, spec and result of every finished run under ``out``, in the order of their names.
 
     Raises:
         ResultError: If a file is damaged.
     """
     for file in sorted(out.glob("*/result.json")):
-        try:
-            result = json.loads(file.read_text(encoding="utf-8"))
-            yield result["spec"], result
-        except (json.JSONDecodeError, KeyError) as error:
-            raise ResultError(f"{file} is damaged ({error}); remove its folder and run the suite again") from error
+        if file.parent.name.startswith("."):
+            continue  # a run in progress, or what a killed one left
+        result = _load(file)
+        yield file.parent.name, result["spec"], result
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        loaded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ResultError(f"{file} is damaged ({error}); remove its folder and run the suite again") from error
+    return loaded

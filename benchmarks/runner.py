@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -162,7 +163,7 @@ def run_all(
     """Run jobs; arguments and result as of `bench`."""
     if processes > 1:
         return _run_in_pool(jobs, out, workers, processes, threads, report)
-    _set_threads(threads)
+    set_threads(threads)
     outcomes: dict[int, Outcome] = {}
     # Runs that another process holds are left for the end: by then it has usually finished them.
     for patience in (0.0, -1.0):
@@ -177,18 +178,37 @@ def _run_in_pool(
     jobs: Sequence[Job], out: Path, workers: int, processes: int, threads: int, report: Callable[[int, Outcome], None]
 ) -> list[Outcome]:
     outcomes: dict[int, Outcome] = {}
-    # Spawned, not forked: a forked child can't use CUDA, and inherits locks of PyTorch's threads.
-    with ProcessPoolExecutor(processes, get_context("spawn"), _set_threads, (threads,)) as pool:
-        numbers = {pool.submit(run, job, out, workers): number for number, job in enumerate(jobs)}
-        for future in as_completed(numbers):
-            outcome = future.result()
-            assert outcome is not None, "run() waits for other processes unless told otherwise"
-            outcomes[numbers[future]] = outcome
-            report(len(outcomes), outcome)
+    # A process that dies (out of memory, say) breaks its pool. What is left gets a new pool, and after that each job one of its
+    # own, so that the job that kills its process is found and recorded.
+    for size in (processes, processes, *(1 for _ in jobs)):
+        left = [number for number in range(len(jobs)) if number not in outcomes][: None if size > 1 else 1]
+        if not left:
+            break
+        # Spawned, not forked: a forked child can't use CUDA, and inherits locks of PyTorch's threads.
+        with ProcessPoolExecutor(size, get_context("spawn"), set_threads, (threads,)) as pool:
+            numbers = {pool.submit(run, jobs[number], out, workers): number for number in left}
+            for future in as_completed(numbers):
+                number = numbers[future]
+                try:
+                    outcome = future.result()
+                except BrokenProcessPool:
+                    if size > 1:
+                        continue
+                    outcome = _record_death(jobs[number], out)
+                assert outcome is not None, "run() waits for other processes unless told otherwise"
+                outcomes[number] = outcome
+                report(len(outcomes), outcome)
     return [outcomes[number] for number in range(len(jobs))]
 
 
-def _set_threads(threads: int) -> None:
+def _record_death(job: Job, out: Path) -> Outcome:
+    message = "the process of this run was killed, perhaps for want of memory; run it with fewer --jobs or a smaller batch"
+    results.record_failure(out, job.spec.run_id, job.spec.model_dump(mode="json"), message, "")
+    return Outcome(job.spec, "failed", results.failure_file(out, job.spec.run_id), message)
+
+
+def set_threads(threads: int) -> None:
+    """Limit PyTorch to ``threads`` on the CPU; 0 leaves its own choice."""
     if threads:
         torch.set_num_threads(threads)
 
@@ -395,11 +415,14 @@ def _revision() -> str | None:
     """Commit of the checkout this code runs from, with ``-dirty`` for uncommitted changes; None for an installed package."""
     here = Path(__file__).resolve().parent
     try:
-        command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        git = ["git", "-C", str(here)]
+        # An installed copy may lie inside a checkout of something else.
+        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True, check=False)  # noqa: S603
+        describe = [*git, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        done = subprocess.run(describe, capture_output=True, text=True, check=False)  # noqa: S603
     except FileNotFoundError:
         return None
-    return done.stdout.strip() or None
+    return done.stdout.strip() or None if tracked.returncode == 0 else None
 
 
 def _quiet_lightning() -> None:

@@ -8,7 +8,7 @@ import ast
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import cache
 from importlib.util import find_spec
@@ -56,14 +56,20 @@ class MethodSpec(BaseModel):
             UnknownNameError: Otherwise, with the near names.
         """
         known = method_options(self.method)
-        for option in self.options:
+        for option, value in self.options.items():
             if option not in known:
                 raise UnknownNameError(f"option of {self.method}", option, list(known))
+            default = known[option]
+            fits = isinstance(value, (int, float) if isinstance(default, float) else type(default))
+            if not fits or isinstance(value, bool) != isinstance(default, bool):
+                raise SuiteError(f"{self.method}.{option} is {value!r}; it must be of the kind of its default, {default!r}")
         return self
 
 
 def _methods(value: object) -> object:
-    """``all``, a comma-separated string, or a list of names and mappings."""
+    """``all``, a comma-separated string, a list of names and mappings, or one mapping of names to options."""
+    if isinstance(value, Mapping):
+        return [{"method": name, "options": options or {}} for name, options in value.items()]
     if isinstance(value, str):
         value = list_methods() if value == "all" else [name.strip() for name in value.split(",") if name.strip()]
     if isinstance(value, Iterable):
@@ -109,8 +115,10 @@ class Suite(BaseModel):
     track: Track = "controlled"
     audio: str = "mfcc"
     text: str = "hidden_states"
-    methods: Annotated[tuple[MethodSpec, ...], BeforeValidator(_methods)] = Field(default="all", validate_default=True)
-    seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = (0, 1, 2)
+    methods: Annotated[tuple[MethodSpec, ...], BeforeValidator(_methods)] = Field(
+        default="all", validate_default=True, min_length=1
+    )
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = Field(default=(0, 1, 2), min_length=1)
     training: Training = Training()
     max_seconds: float = Field(default=30.0, gt=0)
 
@@ -136,7 +144,7 @@ def load_suite(path: Path | None = None, overrides: dict[str, Any] | None = None
     if path is not None:
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise SuiteError(f"{path}: the suite can't be read ({error})") from error
         if not isinstance(values, dict):
             raise SuiteError(f"{path}: a suite is a mapping of {', '.join(Suite.model_fields)}")
@@ -162,12 +170,20 @@ def _apply(setting: str, values: dict[str, Any]) -> None:
     match = re.fullmatch(r"(\w+)\.(\w+)=(.*)", setting)
     if not match:
         raise SuiteError(f"--set {setting}: write METHOD.OPTION=VALUE, such as mer_han.hidden=128, or training.lr=0.001")
-    owner, option, value = match[1], match[2], yaml.safe_load(match[3])
+    owner, option = match[1], match[2]
+    try:
+        value = yaml.safe_load(match[3])
+        # YAML 1.1 takes 1e-3 for text.
+        value = (
+            float(value) if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?e[-+]?\d+", value, re.IGNORECASE) else value
+        )
+    except yaml.YAMLError as error:
+        raise SuiteError(f"--set {setting}: the value can't be read ({error})") from error
     if owner == "training":
         known = list(asdict(Training()))
         if option not in known:
             raise UnknownNameError("training setting", option, known)
-        values["training"] = {**values.get("training", {}), option: value}
+        values["training"] = {**(values.get("training") or {}), option: value}
         return
     MethodSpec(method=owner, options={option: value}).checked()
     chosen = [entry["method"] if isinstance(entry, dict) else entry.method for entry in values["methods"]]
@@ -229,27 +245,45 @@ class RunSpec(BaseModel):
     @property
     def run_id(self) -> str:
         """Folder name: readable parts, then the fingerprint."""
-        corpus = re.sub(r"[^\w.]+", "-", self.corpus)
+        corpus = re.sub(r"[^A-Za-z0-9_.]+", "-", self.corpus)[:60]  # folder names are limited to 255 bytes
         return f"{self.method}__{corpus}__{self.protocol}__fold{self.fold}__seed{self.seed}__{self.fingerprint}"
 
 
 @cache
 def code_version(method: str) -> str:
-    """Digest of the code that decides a result of ``method``: its file, the shared blocks, the data path and the runner.
+    """Digest of the code that decides a result of ``method``: its file, what that imports of the zoo, the data path, the runner.
 
     Comments, docstrings and formatting don't count.
     """
-    digest = hashlib.blake2b(digest_size=8)
-    names = [get_method(method).__module__, "zoo.base", *(f"zoo.nn.{part}" for part in ("attention", "pooling", "recurrent"))]
-    names += ["datamodules.batch", "datamodules.emotion", "datamodules.protocols", "datamodules.audio", "benchmarks.runner"]
-    for name in names:
-        found = find_spec(name)
-        if found is None or found.origin is None:
-            raise ImportError(f"the source of {name} can't be found, so results could not be told apart")
-        tree = ast.parse(Path(found.origin).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-                node.body = body[1:]  # type: ignore[attr-defined]
-        digest.update(ast.dump(tree).encode())
-    return digest.hexdigest()
+    own = get_method(method).__module__
+    seen: dict[str, str] = {}
+    waiting = [own, "zoo.base", "benchmarks.runner"]
+    waiting += [f"datamodules.{part}" for part in ("audio", "batch", "emotion", "protocols")]
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            tree = _parse(name)
+            seen[name] = ast.unparse(tree)
+            waiting += _zoo_imports(tree) if name.startswith("zoo.") else []
+    parts = [seen.pop(own), *(seen[name] for name in sorted(seen))]
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+
+
+def _parse(module: str) -> ast.Module:
+    """A module's code without docstrings."""
+    found = find_spec(module)
+    if found is None or found.origin is None:
+        raise ImportError(f"the source of {module} can't be found, so results could not be told apart")
+    tree = ast.parse(Path(found.origin).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+    return tree
+
+
+def _zoo_imports(tree: ast.Module) -> list[str]:
+    """Modules of the zoo that a module imports from."""
+    names = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    names += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    return [name for name in names if name.startswith("zoo.")]

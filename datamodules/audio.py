@@ -11,6 +11,10 @@ TOLERANCE = 0.5
 """Seconds by which a clip's end may lie beyond its file's, since annotations are rounded; more is an error."""
 
 
+MOST_FRAMES = 2**48
+"""libsndfile reports an impossible number of frames for a stream of unknown length."""
+
+
 class AudioError(ValueError):
     """A clip that can't be used; the message doesn't repeat the path."""
 
@@ -37,7 +41,11 @@ class AudioInfo(NamedTuple):
 
 
 def _open(path: Path) -> soundfile.SoundFile:
-    if not path.is_file():
+    try:
+        exists = path.is_file()
+    except (OSError, ValueError) as error:  # a name too long, or with a NUL: a transcript in the wrong column, say
+        raise AudioError(f"the audio path can't be one ({error})", "correct the path") from error
+    if not exists:
         raise AudioError("audio file is missing", "restore it or correct the path")
     if path.stat().st_size == 0:
         raise AudioError("audio file is empty (0 bytes)", "copy it again from its source")
@@ -51,6 +59,8 @@ def _span(file: soundfile.SoundFile, clip: Clip) -> tuple[int, int]:
     """First and last-plus-one frame of the clip."""
     first = round((clip.start or 0.0) * file.samplerate)
     last = file.frames if clip.end is None else min(file.frames, round(clip.end * file.samplerate))
+    if file.frames > MOST_FRAMES:
+        raise AudioError("the header doesn't say how long the audio is", "convert it to WAV or FLAC with a complete header")
     if file.frames == 0:
         raise AudioError("audio has no samples", "record or copy it again")
     if not 0 <= first < last:

@@ -40,7 +40,8 @@ def examine(corpus: Corpus) -> Findings:
     table, problems = corpus.read()
     clips, audio_problems, infos, loudness = _decode(corpus, table, problems)
     bad = {p.position for p in [*problems, *audio_problems] if p.position is not None}
-    leaks = list(_shared(table, clips))
+    content = _audio_content({position: clips[position] for position in infos}).reindex(table.index)
+    leaks = list(_shared(table, content))
     seconds = pd.Series([info.seconds for info in infos.values()], dtype=float)
     sections = [
         f"{corpus.name} {corpus.version} ({corpus.index_file})\nlicence: {corpus.licence}\ncite: {corpus.citation}",
@@ -60,7 +61,7 @@ def examine(corpus: Corpus) -> Findings:
     sections.append(_counts(table, "label"))
     if table["speaker"].notna().any():
         sections.append(_counts(table, "speaker"))
-    notes = [*_unusual(table, infos, loudness), *_duplicates(table, clips)]
+    notes = [*_unusual(table, infos, loudness), *_duplicates(table, content)]
     if notes:
         sections.append("worth a look:\n" + "\n".join(f"  {note}" for note in notes))
     sections.append(
@@ -128,17 +129,15 @@ def _unusual(table: pd.DataFrame, infos: dict[int, AudioInfo], loudness: dict[in
 
 
 def _audio_content(clips: dict[int, Clip]) -> pd.Series:
-    """A digest of every readable clip's file and bounds, by row."""
+    """A digest of every clip's file and bounds, by row."""
     digests = FileDigests(None)
-    readable = {p: clip for p, clip in clips.items() if clip.path.is_file()}
-    return pd.Series({p: f"{digests[clip.path]} {clip.start} {clip.end}" for p, clip in readable.items()}, dtype="str")
+    return pd.Series({p: f"{digests[clip.path]} {clip.start} {clip.end}" for p, clip in clips.items()}, dtype="str")
 
 
-def _duplicates(table: pd.DataFrame, clips: dict[int, Clip]) -> Iterator[str]:
-    content = _audio_content(clips)
-    pairs = (content.reindex(table.index) + table["text"]).dropna()
+def _duplicates(table: pd.DataFrame, content: pd.Series) -> Iterator[str]:
+    pairs = (content + table["text"]).dropna()
     for what, values in (
-        ("the same audio", content),
+        ("the same audio", content.dropna()),
         ("the same text", table["text"].dropna()),
         ("the same audio and text", pairs),
     ):
@@ -147,12 +146,12 @@ def _duplicates(table: pd.DataFrame, clips: dict[int, Clip]) -> Iterator[str]:
             yield f"{count} utterances have {what} as another one"
 
 
-def _shared(table: pd.DataFrame, clips: dict[int, Clip]) -> Iterator[str]:
+def _shared(table: pd.DataFrame, content: pd.Series) -> Iterator[str]:
     """Speakers, dialogues, transcripts and clips that two splits have in common; LEAK marks what inflates a score."""
     facts = {
         "LEAK: speakers": table["speaker"],
         "LEAK: dialogues": table["dialogue"],
-        "LEAK: audio clips": _audio_content(clips).reindex(table.index),
+        "LEAK: audio clips": content,
         "transcripts": table["text"],
     }
     for what, values in facts.items():

@@ -99,10 +99,14 @@ def apply_protocol(table: pd.DataFrame, protocol: str = "auto", allow_speaker_ov
         raise ProtocolError(f"{protocol} lets speakers be in train and test at once; pass --allow-speaker-overlap if you mean it")
     elif cross_validation:
         groups = _by_speaker(table) if cross_validation[1] == "speaker" else _by_dialogue(table)
-        folds, caveats = _cross_validation(table, int(cross_validation[2]), groups), []
+        count = min(int(cross_validation[2]), groups.nunique())
+        folds, caveats = _cross_validation(table, count, groups), []
+        name = f"{cross_validation[1]}-{count}fold"  # what was done, where there are too few groups for what was asked
     else:
         raise UnknownNameError("protocol", protocol, ["auto", "split@1", f"speaker-{FOLDS}fold@1", f"overlap-{FOLDS}fold@1"])
     classes = tuple(sorted(table["label"].unique()))
+    if len(classes) < 2:
+        raise ProtocolError(f"all utterances have the label {classes[0]!r}; there is nothing to tell apart")
     overlap, more = _audit(table, folds, classes, allow_speaker_overlap)
     if name in {"split", "split-overlap"}:
         name = "split-overlap" if overlap else "split"
@@ -156,7 +160,11 @@ def _by_speaker(table: pd.DataFrame) -> pd.Series:
 
 
 def _linked(table: pd.DataFrame, fewest: int) -> pd.Series:
-    """Speakers, joined where they talk to each other, so that no dialogue is cut; single speakers if that leaves too few groups."""
+    """Speakers, joined where they talk to each other, so that no dialogue is cut.
+
+    Single speakers where joining leaves fewer than ``fewest`` groups, or one with most of the utterances, as a common
+    interviewer does.
+    """
     speakers, _ = pd.factorize(table["speaker"])
     dialogues, names = pd.factorize(table["dialogue"])  # -1 where there is none
     known = dialogues >= 0
@@ -164,7 +172,8 @@ def _linked(table: pd.DataFrame, fewest: int) -> pd.Series:
     links = coo_array((np.ones(known.sum()), (speakers[known], speakers.max() + 1 + dialogues[known])), shape=(size, size))
     _, component = connected_components(links, directed=False)
     groups = pd.Series(component[speakers], index=table.index)
-    return groups if groups.nunique() >= fewest else table["speaker"]
+    largest = groups.value_counts(normalize=True).max()
+    return groups if groups.nunique() >= fewest and largest <= 0.5 else table["speaker"]
 
 
 def _by_dialogue(table: pd.DataFrame) -> pd.Series:
@@ -173,7 +182,6 @@ def _by_dialogue(table: pd.DataFrame) -> pd.Series:
 
 
 def _cross_validation(table: pd.DataFrame, count: int, groups: pd.Series) -> list[Fold]:
-    count = min(count, groups.nunique())
     folds = []
     for number, (rest, test) in enumerate(_grouped_folds(table, count, groups)):
         # As many parts as leave validation about the size of test.

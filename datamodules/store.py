@@ -144,6 +144,7 @@ class FeatureStore:
             with _writer(folder, feature):
                 missing -= set(_verified(folder, feature, missing))  # another process may have been first
                 failures |= _extract(folder, feature, inputs, keys, missing)
+            feature.release()
             present = _verified(folder, feature, wanted)
         if failures:
             raise UnreadableInputsError(dict(sorted(failures.items())))
@@ -274,7 +275,12 @@ def _extract(
                 continue  # all that was missing is unreadable
             arrays = feature.extract(list(loaded.values()))  # type: ignore[arg-type]
             for position, array in zip(loaded, arrays, strict=True):
-                if keys[position] in missing:
+                if not np.isfinite(np.asarray(array, dtype=feature.dtype)).all():
+                    absurd = AudioError(
+                        f"{feature} of it isn't finite in {feature.dtype}", "look at its samples, their level is absurd"
+                    )
+                    failures |= {p: absurd for p, key in enumerate(keys) if key == keys[position]}
+                elif keys[position] in missing:
                     _append(data, index, keys[position], array, feature)
                     step()
     return failures
@@ -301,8 +307,6 @@ def _append(data: io.FileIO, index: io.FileIO, key: bytes, array: npt.NDArray[np
     converted = np.ascontiguousarray(array, dtype=feature.dtype)
     if converted.ndim != 2 or converted.shape[1] != feature.dim or not len(converted):
         raise ValueError(f"{feature} gave an array of shape {converted.shape}; it must be (T, {feature.dim}) with T >= 1")
-    if not np.isfinite(converted).all():
-        raise ValueError(f"{feature} gave NaN or values beyond {feature.dtype}")
     payload = converted.tobytes()
     with _writing(Path(data.name).parent):
         offset = data.seek(0, os.SEEK_END)

@@ -7,11 +7,12 @@ The base owns the one step for training, validation and test, the metrics, the o
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple, cast
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
 import lightning as L
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
@@ -63,13 +64,13 @@ class Training:
         grad_clip: Largest gradient norm; 0 for no limit.
     """
 
-    max_epochs: int = 40
-    patience: int = 8
-    batch_size: int = 32
-    lr: float = 5e-4
-    weight_decay: float = 1e-2
+    max_epochs: Annotated[int, Field(ge=1)] = 40
+    patience: Annotated[int, Field(ge=1)] = 8
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    lr: Annotated[float, Field(gt=0)] = 5e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     class_weights: Literal["balanced", "none"] = "balanced"
-    grad_clip: float = 1.0
+    grad_clip: Annotated[float, Field(ge=0)] = 1.0
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,10 @@ class FusionModule(L.LightningModule, ABC):
         probabilities = output.logits.detach().float().flatten(0, -2).softmax(-1)[labelled]  # (labelled, C)
         labels = batch.label.flatten()[labelled]
         count = len(labels)
+        if split != "train" and not probabilities.isfinite().all():
+            raise FloatingPointError(
+                f"training diverged: the {split} probabilities of epoch {self.current_epoch} are not finite; lower lr"
+            )
         metrics.update(probabilities, labels)
         self.log(f"{split}/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=count)
         self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=count)

@@ -93,6 +93,8 @@ class MERHAN(FusionModule):
             raise ValueError(f"mer_han: mec_score is {mec_score!r}; it must be 'dot' or 'additive'")
         if mec_combine not in {"add", "concat"} or (mec_combine == "concat" and mec_align != "position"):
             raise ValueError(f"mer_han: mec_combine is {mec_combine!r}; it must be 'add', or 'concat' with mec_align='position'")
+        if gate_with_mean and not global_attention:
+            raise ValueError("mer_han: gate_with_mean multiplies the global attention's vector; it needs global_attention=True")
         self.save_hyperparameters()
         # ATE
         self.audio_encoder = BiLSTM(audio_dim, hidden, layers, dropout)

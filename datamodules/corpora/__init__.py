@@ -56,7 +56,9 @@ class Corpus(ABC):
     def __init__(self, root: Path | None = None) -> None:
         """Name the folder (or file) that holds the data; None means the corpus's own default."""
         if root is None:
-            raise ValueError(f"corpus {self.name!r} needs --root DIR, the folder that holds it; get it from {self.source}")
+            name = type(self).__module__.rpartition(".")[2]
+            what = "its folder or file isn't named"
+            raise BadInputError([Problem(Path(name), None, what, f"pass it with --root; get it from {self.source}")])
         self.root = Path(root)
 
     @property
@@ -133,6 +135,8 @@ def open_corpus(name_or_path: str, root: Path | None = None, encoding: str | Non
     Raises:
         UnknownNameError: If it is neither a corpus nor an existing file.
     """
+    if name_or_path == "manifest" and root is not None:
+        name_or_path = str(root)
     if name_or_path.endswith(".csv") or Path(name_or_path).is_file():
         from datamodules.corpora.manifest import Manifest
 

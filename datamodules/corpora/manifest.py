@@ -8,6 +8,7 @@ optional; further columns are kept.
 import csv
 import io
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from datamodules.audio import AudioError, Clip, inspect_clip
 from datamodules.corpora import COLUMNS, Corpus, Reading
 from datamodules.problems import BadInputError, Problem
 
+csv.field_size_limit(2**20)  # a transcript may be long; the default stops at 131,072 characters
 REQUIRED = ("utterance_id", "audio", "text", "label")
 SPLITS = {"train": "train", "val": "val", "dev": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -60,7 +62,7 @@ class Manifest(Corpus):
 
     def _path(self, audio: str) -> Path:
         # Manifests written on Windows separate folders by a backslash.
-        return (self.root.parent / audio.replace("\\", "/")).resolve()
+        return Path(os.path.abspath(self.root.parent / audio.replace("\\", "/")))  # noqa: PTH100 - resolve() reads the disk
 
     def _rows(self) -> tuple[list[dict[str, str]], list[Problem]]:
         """The CSV's cells, stripped, with the line number as ``row``; and the rows whose number of cells is off."""
@@ -80,6 +82,11 @@ class Manifest(Corpus):
         if missing:
             what = f"the header has no column {', '.join(missing)}; it has {', '.join(columns) or 'nothing'}"
             raise BadInputError([Problem(self.root, 1, what, f"it needs {', '.join(REQUIRED)}")])
+        twice = sorted({name for name in columns if columns.count(name) > 1})
+        if twice:
+            raise BadInputError(
+                [Problem(self.root, 1, f"the header has {', '.join(twice)} twice", "give every column a name of its own")]
+            )
         reader.fieldnames = columns
         rows: list[dict[str, str]] = []
         problems: list[Problem] = []

@@ -70,6 +70,9 @@ class Feature(ABC):
             One array of shape (T, D) per input, T >= 1, of `dtype` or convertible to it.
         """
 
+    def release(self) -> None:  # noqa: B027 - most features keep nothing
+        """Free what `extract` keeps in memory between chunks, such as an encoder on the card. Called after an extraction."""
+
     def identity(self) -> dict[str, object]:
         """Everything that decides the numbers: name, version and fields; JSON-serialisable."""
         return {"name": self.name, "extractor_version": self.extractor_version, **dataclasses.asdict(self)}

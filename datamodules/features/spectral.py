@@ -36,6 +36,7 @@ class MFCC(_Spectral):
         window_ms: Window length in milliseconds.
         hop_ms: Stride in milliseconds.
         window: ``hamming`` (the paper's text) or ``hann`` (torchaudio's default, used by the public re-implementation).
+        deltas: Orders of differences to append: 1 for velocity, 2 for acceleration too, each a regression over 5 frames.
     """
 
     name = "mfcc"
@@ -44,23 +45,33 @@ class MFCC(_Spectral):
     window_ms: float = 25.0
     hop_ms: float = 10.0
     window: str = "hamming"
+    deltas: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a window that doesn't fit."""
         if self.window not in {"hamming", "hann"}:
             raise FeatureError(f"mfcc: window is {self.window!r}; it must be 'hamming' or 'hann'")
+        if self.deltas not in {0, 1, 2}:
+            raise FeatureError(f"mfcc: deltas is {self.deltas}; it must be 0, 1 or 2")
         if not (1 <= self.n <= 128 and _samples(self.hop_ms) > 0 and _samples(self.window_ms) > 0):
             raise FeatureError("mfcc: n must be 1 to 128, window_ms and hop_ms at least one sample")
 
     @property
     def dim(self) -> int:
-        """Number of coefficients."""
-        return self.n
+        """Number of coefficients, their differences included."""
+        return self.n * (1 + self.deltas)
 
     def extract(self, inputs: Sequence[npt.NDArray[np.float32]] | Sequence[str]) -> list[npt.NDArray[np.generic]]:
-        """Compute the coefficients, one waveform at a time: (samples,) at 16 kHz -> (T, n)."""
-        transform = _mfcc(self)
-        return [transform(torch.as_tensor(waveform)).T.contiguous().numpy() for waveform in inputs]
+        """Compute the coefficients, one waveform at a time: (samples,) at 16 kHz -> (T, n * (1 + deltas))."""
+        from torchaudio.functional import compute_deltas
+
+        transform, found = _mfcc(self), []
+        for waveform in inputs:
+            orders = [transform(torch.as_tensor(waveform))]  # (n, T)
+            for _ in range(self.deltas):
+                orders.append(compute_deltas(orders[-1]))
+            found.append(torch.cat(orders).T.contiguous().numpy())
+        return found
 
 
 @cache

@@ -176,6 +176,12 @@ class HiddenStates(_Transformer):
         lengths = tokens["attention_mask"].sum(1).tolist()
         return [states[:length] for states, length in zip(self._run(tokens), lengths, strict=True)]
 
+    def release(self) -> None:
+        """Forget the encoder, so that training has the memory."""
+        _encoder.cache_clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     def _run(self, inputs: Any) -> npt.NDArray[np.float32]:  # noqa: ANN401
         model = _encoder(self.checkpoint)
         with torch.inference_mode():

@@ -93,6 +93,7 @@ def test_skip_bad_goes_on_and_states_the_coverage(rows: list[dict], write_manife
         (["--precision", "half"], "no precision is called 'half'"),
         (["--corpus", "none.csv"], "there is no such file"),
         (["--track", "unfair"], "controlled"),
+        (["--corpus", "manifest"], "pass it with --root"),
         (["--text", "hidden_states(checkpoint='no/where')"], "run 'hf download no/where"),
     ],
 )

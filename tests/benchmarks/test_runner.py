@@ -14,9 +14,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
+import zoo
 from benchmarks import Suite, bench, read_leaderboard
 from benchmarks.results import METRICS, read_results
 from benchmarks.runner import expand, resolve_precision, scores, slice_scores
+from benchmarks.spec import MethodSpec
 from zoo.base import FusionModule, Training
 
 FAST = Training(max_epochs=2, batch_size=16, lr=1e-2)
@@ -193,6 +195,31 @@ def test_a_pool_gives_the_same_bits(suite: Suite, tmp_path: Path) -> None:
     assert reports == [1, 2, 3, 4]
     assert start(suite, tmp_path / "alone").wait() == 0
     assert predictions(tmp_path / "pool") == predictions(tmp_path / "alone")
+
+
+def test_a_process_that_dies_is_recorded_and_the_rest_go_on(suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "methods").mkdir()
+    killer = (Path(zoo.__file__).parent / "text_only.py").read_text()
+    killer = killer.replace(
+        "        x, weights = batch.text, None", "        import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    (tmp_path / "methods" / "killer.py").write_text(killer)
+    (tmp_path / "methods" / "sitecustomize.py").write_text(f"import zoo; zoo.__path__.append({str(tmp_path / 'methods')!r})\n")
+    monkeypatch.setattr(zoo, "__path__", [*zoo.__path__, str(tmp_path / "methods")])
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "methods"))
+    both = suite.model_copy(update={"methods": (MethodSpec(method="killer"), suite.methods[0]), "seeds": (0,)})
+    outcomes = bench(both, tmp_path / "runs", processes=2, threads=1)
+    assert [outcome.status for outcome in outcomes] == ["failed", "finished"]
+    assert "was killed" in json.loads(outcomes[0].folder.read_text())["error"]
+
+
+def test_a_diverged_run_is_a_failure(suite: Suite, tmp_path: Path) -> None:
+    training = Training(max_epochs=3, lr=1e30, grad_clip=0.0)
+    (outcome,) = bench(
+        suite.model_copy(update={"methods": suite.methods[:1], "seeds": (0,), "training": training}), tmp_path / "runs"
+    )
+    assert outcome.status == "failed"
+    assert "training diverged" in outcome.error
 
 
 def test_changed_data_is_another_run(suite: Suite, manifest: Path) -> None:

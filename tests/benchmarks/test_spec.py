@@ -70,6 +70,12 @@ def test_unknown_names_list_the_near_ones(tmp_path: Path, values: dict, settings
         ("methods: [text_only]", ["mer_han.hidden=3"], "mer_han is not among the methods of this suite"),
         ("{}", ["hidden=3"], "METHOD.OPTION=VALUE"),
         ("a: [", [], "can't be read"),
+        ("seeds: 0", [], "seeds"),
+        ("methods: []", [], "methods"),
+        ("training: {batch_size: 0}", [], "training.batch_size"),
+        ("{}", ["mer_han.hidden=many"], "mer_han.hidden is 'many'; it must be of the kind of its default, 256"),
+        ("{}", ["mer_han.cross_attention=1"], "mer_han.cross_attention is 1"),
+        ("{}", ["mer_han.hidden=[1"], "the value can't be read"),
     ],
 )
 def test_wrong_values_name_file_and_key(tmp_path: Path, values: str, settings: list[str], message: str) -> None:
@@ -147,3 +153,18 @@ def test_code_version_ignores_comments_and_sees_code(tmp_path: Path, monkeypatch
 def test_published_track_and_seeds() -> None:
     suite = Suite(methods="mer_han", seeds=2, track="published")
     assert suite.seeds == (0, 1)
+
+
+def test_a_mapping_of_methods_keeps_its_options(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text("methods: {mer_han: {hidden: 64}, text_only: }\ntraining:\n")
+    suite = load_suite(path, {}, ["training.lr=1e-2", "mer_han.dropout=0"])
+    assert suite.methods == (MethodSpec(method="mer_han", options={"hidden": 64, "dropout": 0}), MethodSpec(method="text_only"))
+    assert suite.training.lr == 0.01
+
+
+def test_run_ids_fit_a_folder_name() -> None:
+    name = spec(corpus="感情認識コーパス" * 20 + "/a b 1").run_id
+    assert len(name.encode()) < 200
+    assert "/" not in name
+    assert " " not in name

@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from datamodules.features import list_features, parse_feature
+from datamodules.features import FeatureError, list_features, parse_feature
 from datamodules.features.spectral import MFCC, LogMel
 from datamodules.features.transformer import CheckpointError, HiddenStates, TokenIds, checkpoint_identity
 from datamodules.problems import UnknownNameError
@@ -304,3 +304,17 @@ def test_identity_is_the_checkpoints_content(tiny_bert: str, tmp_path: Path) -> 
         assert feature(str(words)).key != original
     assert checkpoint_identity(str(copy)) == checkpoint_identity(tiny_bert)
     assert HiddenStates(tiny_bert).key != HiddenStates(tiny_bert, (-2,)).key
+
+
+def test_deltas_are_the_regression_over_five_frames() -> None:
+    """``d_t = sum_k k (c_{t+k} - c_{t-k}) / (2 sum_k k^2)`` for k = 1, 2, with the ends repeated (HTK book, equation 5.16)."""
+    wave = np.random.default_rng(0).normal(0, 0.1, 4_000).astype(np.float32)
+    (plain,), (both,) = parse_feature("mfcc(n=5)").extract([wave]), parse_feature("mfcc(n=5, deltas=2)").extract([wave])
+    assert both.shape == (len(plain), 15)
+    expected = [plain]
+    for _ in range(2):
+        padded = np.pad(expected[-1], ((2, 2), (0, 0)), mode="edge")
+        expected.append(sum(k * (padded[2 + k : len(padded) - 2 + k] - padded[2 - k : len(padded) - 2 - k]) for k in (1, 2)) / 10)
+    np.testing.assert_allclose(both, np.concatenate(expected, axis=1), atol=1e-3)
+    with pytest.raises(FeatureError, match="deltas is 3; it must be 0, 1 or 2"):
+        parse_feature("mfcc(deltas=3)")

@@ -261,3 +261,19 @@ def test_open_corpus_takes_a_path_or_says_what_is_near(manifest: Path, write_man
     assert len(open_corpus(str(manifest)).table()) == 60
     with pytest.raises(KeyError, match="did you mean 'demo'"):
         open_corpus("dmeo")
+
+
+@pytest.mark.parametrize("cell", ["word " * 60, "a\x00b"])
+def test_a_transcript_in_the_audio_column_is_a_bad_row(cell: str, rows: list[dict], write_manifest, tmp_path: Path) -> None:
+    rows[3]["audio"] = cell
+    path = write_manifest(tmp_path, rows)
+    with pytest.raises(BadInputError, match=r"the audio path can't be one|audio file is missing"):
+        Manifest(path).table()
+    assert len(Manifest(path).table(skip_bad=True)) == len(rows) - 1
+
+
+def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.csv"
+    path.write_text("utterance_id,audio,text,label,label\na,b,c,d,e\n")
+    with pytest.raises(BadInputError, match="the header has label twice"):
+        Manifest(path).table()

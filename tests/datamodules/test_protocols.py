@@ -294,3 +294,23 @@ def test_dialogues_that_must_be_cut_are_a_caveat() -> None:
     rows = [{"utterance_id": f"{n}", "speaker": f"s{n % 6}", "dialogue": "one", "label": "ab"[n // 6 % 2]} for n in range(36)]
     plan = apply_protocol(pd.DataFrame(rows).assign(split=None))
     assert any("1 dialogues are cut between splits" in caveat for caveat in plan.caveats)
+
+
+def test_a_common_interviewer_does_not_swallow_the_folds() -> None:
+    rows = [
+        {"utterance_id": f"{d}-{t}", "speaker": "host" if t % 2 else f"g{d}", "dialogue": f"d{d}", "label": "ab"[t // 2 % 2]}
+        for d in range(20)
+        for t in range(6)
+    ]
+    plan = apply_protocol(pd.DataFrame(rows).assign(split=None))
+    assert all(len(fold.train) >= 40 for fold in plan.folds)
+    assert any("dialogues are cut" in caveat for caveat in plan.caveats)
+
+
+def test_the_name_tells_the_folds_that_were_made() -> None:
+    assert apply_protocol(corpus(speakers=4), "speaker-10fold").protocol == "speaker-4fold@1"
+
+
+def test_one_class_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="all utterances have the label 'calm'"):
+        apply_protocol(corpus().assign(label="calm"))

@@ -14,8 +14,8 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (..., D); zeros where nothing is real.
     """
-    weight = mask.unsqueeze(-1).to(x.dtype)
-    return (x * weight).sum(-2) / weight.sum(-2).clamp(min=1)
+    count = mask.sum(-1, keepdim=True).clamp(min=1)  # integers: bfloat16 can't count beyond 256
+    return (x * mask.unsqueeze(-1)).sum(-2, dtype=torch.float32 if x.dtype != torch.float64 else None).div(count).to(x.dtype)
 
 
 def masked_statistics(x: Tensor, mask: Tensor) -> Tensor:
