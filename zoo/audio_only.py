@@ -30,7 +30,7 @@ class AudioOnly(FusionModule):
         layers: int = 2,
         local_attention: bool = False,
         heads: int = 4,
-        dropout: float = 0.2,
+        dropout: float = 0.3,
     ) -> None:
         """Build the encoder and the classifier.
 

@@ -28,7 +28,7 @@ class EarlyConcat(FusionModule):
         hidden: int = 256,
         layers: int = 2,
         fused: int = 256,
-        dropout: float = 0.2,
+        dropout: float = 0.3,
     ) -> None:
         """Build the encoder and the classifier.
 

@@ -52,7 +52,7 @@ class MERHAN(FusionModule):
         d: int = 256,
         heads: int = 4,
         conv_kernel: int = 1,
-        dropout: float = 0.2,
+        dropout: float = 0.3,
         local_residual: bool = True,
         cross_attention: bool = True,
         global_attention: bool = True,

@@ -28,7 +28,7 @@ class TextOnly(FusionModule):
         num_classes: int,
         local_attention: bool = False,
         heads: int = 4,
-        dropout: float = 0.2,
+        dropout: float = 0.3,
     ) -> None:
         """Build the classifier.
 

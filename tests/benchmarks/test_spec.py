@@ -141,7 +141,7 @@ def test_code_version_ignores_comments_and_sees_code(tmp_path: Path, monkeypatch
     texts = {
         "copy_same": source.read_text(),
         "copy_comment": "# a comment\n" + source.read_text().replace('"""One modality', '"""Another docstring'),
-        "copy_code": source.read_text().replace("dropout: float = 0.2", "dropout: float = 0.3"),
+        "copy_code": source.read_text().replace("dropout: float = 0.3", "dropout: float = 0.4"),
     }
     for name, text in texts.items():
         (tmp_path / f"{name}.py").write_text(text)
