@@ -5,6 +5,7 @@ one is recorded and the rest go on.
 """
 
 import logging
+import os
 import platform
 import subprocess
 import time
@@ -16,8 +17,9 @@ from concurrent.futures.process import BrokenProcessPool
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal, NamedTuple
 
 import lightning as L
@@ -185,7 +187,7 @@ def _run_in_pool(
         if not left:
             break
         # Spawned, not forked: a forked child can't use CUDA, and inherits locks of PyTorch's threads.
-        with ProcessPoolExecutor(size, get_context("spawn"), set_threads, (threads,)) as pool:
+        with ProcessPoolExecutor(size, get_context("spawn"), _start_worker, (threads,)) as pool:
             numbers = {pool.submit(run, jobs[number], out, workers): number for number in left}
             for future in as_completed(numbers):
                 number = numbers[future]
@@ -199,6 +201,19 @@ def _run_in_pool(
                 outcomes[number] = outcome
                 report(len(outcomes), outcome)
     return [outcomes[number] for number in range(len(jobs))]
+
+
+def _start_worker(threads: int) -> None:
+    """Set a pool's process up: its threads, and an end when the process that started it is killed."""
+    set_threads(threads)
+    parent = parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    Thread(target=follow, daemon=True).start()
 
 
 def _record_death(job: Job, out: Path) -> Outcome:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
@@ -211,6 +212,28 @@ def test_a_process_that_dies_is_recorded_and_the_rest_go_on(suite: Suite, tmp_pa
     outcomes = bench(both, tmp_path / "runs", processes=2, threads=1)
     assert [outcome.status for outcome in outcomes] == ["failed", "finished"]
     assert "was killed" in json.loads(outcomes[0].folder.read_text())["error"]
+
+
+def test_a_killed_pool_leaves_no_process_behind(suite: Suite, tmp_path: Path) -> None:
+    slow = suite.model_copy(update={"training": Training(max_epochs=10_000, patience=10_000)})
+    code = WORKER.replace("sys.argv[2])", "sys.argv[2], processes=2, threads=1)").replace(
+        "bench(Suite", "if __name__ == '__main__': bench(Suite"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    process = subprocess.Popen(
+        [sys.executable, str(script), slow.model_dump_json(), str(tmp_path / "runs")], start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("runs/.partial-*/tensorboard"))) < 2:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert alive == []
 
 
 def test_a_diverged_run_is_a_failure(suite: Suite, tmp_path: Path) -> None:
