@@ -1,9 +1,8 @@
 """Feature-level fusion by concatenation: the plain baseline that a fusion idea has to beat.
 
-Both modalities are pooled to their mean and standard deviation over time: the text's token vectors, the audio's frames and what
-a BiLSTM makes of them. The vectors are concatenated and classified by a network with one hidden layer; without it the logits
-would be a sum of an audio term and a text term, which can't express an emotion that only the pair carries. The frames' own
-statistics are there because a BiLSTM alone memorises the speakers of a small corpus.
+Audio frames go through a BiLSTM, both modalities are pooled to their mean and standard deviation, the two vectors are
+concatenated and classified by a network with one hidden layer. Without that layer the logits would be a sum of an audio term
+and a text term, which can't express an emotion that only the pair carries.
 """
 
 import torch
@@ -28,7 +27,7 @@ class EarlyConcat(FusionModule):
         hidden: int = 256,
         layers: int = 2,
         fused: int = 256,
-        dropout: float = 0.3,
+        dropout: float = 0.2,
     ) -> None:
         """Build the encoder and the classifier.
 
@@ -44,14 +43,13 @@ class EarlyConcat(FusionModule):
         super().__init__(num_classes)
         self.save_hyperparameters()
         self.encoder = BiLSTM(audio_dim, hidden, layers, dropout)
-        width = 2 * (audio_dim + self.encoder.dim + text_dim)
-        self.fuse = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, fused), nn.ReLU(), nn.Dropout(dropout))
+        width = 2 * self.encoder.dim + 2 * text_dim
+        self.fuse = nn.Sequential(nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, fused), nn.ReLU(), nn.Dropout(dropout))
         self.classifier = nn.Linear(fused, num_classes)
 
     def forward(self, batch: Batch, maps: bool = False) -> Output:
         """Classify the concatenated statistics."""
-        frames = torch.cat([batch.audio, self.encoder(batch.audio, batch.audio_mask)], dim=-1)  # (B, T, Da + 2 hidden)
-        audio = masked_statistics(frames, batch.audio_mask)  # (B, 2 (Da + 2 hidden))
+        audio = masked_statistics(self.encoder(batch.audio, batch.audio_mask), batch.audio_mask)  # (B, 4 hidden)
         text = masked_statistics(batch.text, batch.text_mask)  # (B, 2 Dt)
         fused = self.fuse(torch.cat([audio, text], dim=-1))  # (B, fused)
         return Output(self.classifier(fused), fused)
