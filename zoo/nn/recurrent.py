@@ -8,7 +8,7 @@ class BiLSTM(nn.Module):
     """Bidirectional LSTM over padded sequences.
 
     The backward direction reads every sequence from its own last real position, which is what packing does. Packed sequences
-    are not used because PyTorch runs them on the CPU step by step, about 30 times slower than the fused kernel that padded
+    are not used because PyTorch runs them on the CPU step by step, more than ten times slower than the fused kernel that padded
     ones get (`benchmarks/step_speed.py`).
     """
 
