@@ -347,9 +347,10 @@ def _writer(folder: Path, feature: Feature) -> Iterator[None]:
         description = folder / "feature.json"
         if not description.exists():
             description.write_text(json.dumps(feature.identity(), indent=1, sort_keys=True) + "\n")
-    with lock:
-        lock.release()  # entered twice: once above, to say that we wait
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextmanager
