@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from datamodules.batch import Batch
 from zoo.base import FusionModule, Output, Published, Training, Variant
-from zoo.nn import BiLSTM, LocalAttention, MultiHeadAttention, masked_mean, masked_softmax
+from zoo.nn import BiLSTM, CrossAttention, LocalAttention, masked_mean, masked_softmax
 
 
 class MERHAN(FusionModule):
@@ -157,22 +157,6 @@ class MERHAN(FusionModule):
         masks = [nn.functional.pad(mask, (0, positions - mask.shape[1])) for mask in (audio_mask, text_mask)]
         combined = torch.cat(padded, dim=-1) if self.mec_combine == "concat" else padded[0] + padded[1]
         return combined, masks[0] | masks[1]
-
-
-class CrossAttention(nn.Module):
-    """One unit of CMA: ``LN(X + CA(Q=X, K=Y, V=Y))``, the residual from the stream's own modality."""
-
-    def __init__(self, d: int, heads: int, dropout: float) -> None:
-        """Make the block for width ``d``."""
-        super().__init__()
-        self.attention = MultiHeadAttention(d, heads, dropout)
-        self.dropout = nn.Dropout(dropout)
-        self.norm = nn.LayerNorm(d)
-
-    def forward(self, own: Tensor, other: Tensor, other_mask: Tensor, maps: bool) -> tuple[Tensor, Tensor | None]:
-        """(B, T, d), (B, S, d), (B, S) -> (B, T, d) and the weights (B, T, S) or None."""
-        attended, weights = self.attention(own, other, other_mask, maps)
-        return self.norm(own + self.dropout(attended)), weights
 
 
 def _convolve(conv: nn.Conv1d, x: Tensor, mask: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Text alone: token vectors, optionally MER-HAN's local attention, mean pooling, linear classifier.
+"""Text alone: token vectors, perhaps an encoder and MER-HAN's local attention, mean pooling, linear classifier.
 
-Its two settings are the rows "Text, no local attention" and "Text + local attention" of Table 4 of Zhang et al. 2023
+Without an encoder its two settings are the rows "Text, no local attention" and "Text + local attention" of Table 4 of Zhang et al. 2023
 (Biomed. Signal Process. Control 85, 105052). How the paper pools there is not published; here it is the mean over tokens.
 """
 
@@ -8,7 +8,8 @@ from torch import nn
 
 from datamodules.batch import Batch
 from zoo.base import FusionModule, Output, Published, Training
-from zoo.nn import LocalAttention, masked_mean
+from zoo.nn import LocalAttention, make_encoder, masked_mean
+from zoo.nn.encoders import EncoderName
 
 
 class TextOnly(FusionModule):
@@ -26,6 +27,9 @@ class TextOnly(FusionModule):
         audio_dim: int,
         text_dim: int,
         num_classes: int,
+        encoder: EncoderName = "identity",
+        hidden: int = 256,
+        layers: int = 2,
         local_attention: bool = False,
         heads: int = 4,
         dropout: float = 0.3,
@@ -36,20 +40,24 @@ class TextOnly(FusionModule):
             audio_dim: Not used.
             text_dim: Width Dt of the token vectors.
             num_classes: Number of classes C.
-            local_attention: Self-attention over the tokens.
+            encoder: ``identity``, ``bilstm`` or ``cnn``.
+            hidden: LSTM units per direction, or half the channels.
+            layers: The encoder's layers.
+            local_attention: Self-attention over the encoded tokens.
             heads: Its heads.
-            dropout: Before pooling, and in the attention.
+            dropout: On the input of every encoder layer, in the attention and before pooling.
         """
         super().__init__(num_classes)
         self.save_hyperparameters()
-        self.local = LocalAttention(text_dim, heads, dropout) if local_attention else None
+        self.encoder = make_encoder(encoder, text_dim, hidden, layers, dropout)
+        self.local = LocalAttention(self.encoder.dim, heads, dropout) if local_attention else None
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(text_dim, num_classes)
+        self.classifier = nn.Linear(self.encoder.dim, num_classes)
 
     def forward(self, batch: Batch, maps: bool = False) -> Output:
         """Classify the mean token; map ``local_text`` (B, L, L)."""
-        x, weights = batch.text, None  # (B, L, Dt)
+        x, weights = self.encoder(batch.text, batch.text_mask), None  # (B, L, D)
         if self.local is not None:
             x, weights = self.local(x, batch.text_mask, maps)
-        pooled = masked_mean(self.dropout(x), batch.text_mask)  # (B, Dt)
+        pooled = masked_mean(self.dropout(x), batch.text_mask)  # (B, D)
         return Output(self.classifier(pooled), pooled, None if weights is None else {"local_text": weights})

@@ -1,7 +1,20 @@
 """Blocks that several methods share. All take masks and none lets padding change a result."""
 
-from zoo.nn.attention import LocalAttention, MultiHeadAttention
-from zoo.nn.pooling import masked_mean, masked_softmax, masked_statistics
+from zoo.nn.attention import CrossAttention, LocalAttention, MultiHeadAttention
+from zoo.nn.encoders import Convolution, make_encoder
+from zoo.nn.pooling import MaskedNorm, masked_functionals, masked_mean, masked_softmax, masked_statistics
 from zoo.nn.recurrent import BiLSTM
 
-__all__ = ["BiLSTM", "LocalAttention", "MultiHeadAttention", "masked_mean", "masked_softmax", "masked_statistics"]
+__all__ = [
+    "BiLSTM",
+    "Convolution",
+    "CrossAttention",
+    "LocalAttention",
+    "MaskedNorm",
+    "MultiHeadAttention",
+    "make_encoder",
+    "masked_functionals",
+    "masked_mean",
+    "masked_softmax",
+    "masked_statistics",
+]

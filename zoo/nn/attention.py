@@ -82,3 +82,19 @@ class LocalAttention(nn.Module):
         attended, weights = self.attention(x, x, mask, maps)
         attended = self.dropout(attended)
         return (attended if self.norm is None else self.norm(x + attended)), weights
+
+
+class CrossAttention(nn.Module):
+    """Attention across modalities, ``LN(X + CA(Q=X, K=Y, V=Y))``; the residual is the stream's own (Zhang et al. 2023, CMA)."""
+
+    def __init__(self, d: int, heads: int, dropout: float) -> None:
+        """Make the block for width ``d``."""
+        super().__init__()
+        self.attention = MultiHeadAttention(d, heads, dropout)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(d)
+
+    def forward(self, own: Tensor, other: Tensor, other_mask: Tensor, maps: bool = False) -> tuple[Tensor, Tensor | None]:
+        """(B, T, d), (B, S, d), (B, S) -> (B, T, d) and the weights (B, T, S) or None."""
+        attended, weights = self.attention(own, other, other_mask, maps)
+        return self.norm(own + self.dropout(attended)), weights

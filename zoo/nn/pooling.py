@@ -1,7 +1,8 @@
 """Pooling over a masked axis. A sequence with nothing in it pools to zeros, so an absent modality is never NaN."""
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -38,3 +39,32 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     """
     filled = scores.float().masked_fill(~mask, torch.finfo(torch.float32).min)
     return (filled.softmax(-1) * mask).to(scores.dtype)
+
+
+def masked_functionals(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean, standard deviation, and standard deviation of the step from one real position to the next.
+
+    The third part says how fast a sequence moves, which mean and deviation don't see.
+
+    Args:
+        x: (..., T, D).
+        mask: (..., T) bool, True where real; real positions come first.
+
+    Returns:
+        (..., 3D).
+    """
+    steps, both = x[..., 1:, :] - x[..., :-1, :], mask[..., 1:] & mask[..., :-1]
+    return torch.cat([masked_statistics(x, mask), masked_statistics(steps, both)[..., x.shape[-1] :]], dim=-1)
+
+
+class MaskedNorm(nn.BatchNorm1d):
+    """Batch normalisation of vectors over the real items only: zero mean and unit variance of each number over the corpus."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+        """(..., D), (...) bool -> (..., D), zero where masked. A single item in training gets the running statistics."""
+        real = x[mask]  # (n, D)
+        if self.training and len(real) < 2:
+            scaled = F.batch_norm(real, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        else:
+            scaled = super().forward(real)
+        return torch.zeros_like(x).masked_scatter(mask.unsqueeze(-1), scaled.to(x.dtype))
