@@ -1,7 +1,8 @@
 """Text alone: token vectors, perhaps an encoder and MER-HAN's local attention, mean pooling, linear classifier.
 
-Without an encoder its two settings are the rows "Text, no local attention" and "Text + local attention" of Table 4 of Zhang et al. 2023
-(Biomed. Signal Process. Control 85, 105052). How the paper pools there is not published; here it is the mean over tokens.
+Without an encoder its two settings are the rows "Text, no local attention" and "Text + local attention" of Table 4 of Zhang et
+al. 2023 (Biomed. Signal Process. Control 85, 105052). How the paper pools there is not published; here it is the mean over
+tokens.
 """
 
 from torch import nn
