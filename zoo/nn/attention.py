@@ -69,11 +69,11 @@ class LocalAttention(nn.Module):
         Args:
             dim: Width D.
             heads: Number of heads.
-            dropout: On the attention weights and its output.
+            dropout: On the output. Not on the weights: the fused kernel then computes them without storing T x T numbers.
             residual: Add the input and normalise, as the public re-implementation does; the paper's figure draws neither.
         """
         super().__init__()
-        self.attention = MultiHeadAttention(dim, heads, dropout)
+        self.attention = MultiHeadAttention(dim, heads)
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(dim) if residual else None
 
@@ -88,9 +88,9 @@ class CrossAttention(nn.Module):
     """Attention across modalities, ``LN(X + CA(Q=X, K=Y, V=Y))``; the residual is the stream's own (Zhang et al. 2023, CMA)."""
 
     def __init__(self, d: int, heads: int, dropout: float) -> None:
-        """Make the block for width ``d``."""
+        """Make the block for width ``d``; the dropout is on the attention's output."""
         super().__init__()
-        self.attention = MultiHeadAttention(d, heads, dropout)
+        self.attention = MultiHeadAttention(d, heads)
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(d)
 
