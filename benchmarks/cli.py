@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from benchmarks.spec import Suite
 
 app = typer.Typer(
     name="fusion-zoo",
@@ -27,6 +30,22 @@ EncodingOption = Annotated[str | None, typer.Option(help="Of a manifest that isn
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AudioOption = Annotated[str, typer.Option(help="Audio feature, such as 'mfcc(n=40)'.")]
 TextOption = Annotated[str, typer.Option(help="Text feature, such as \"hidden_states(checkpoint='minilm')\".")]
+SuiteArgument = Annotated[Path | None, typer.Argument(help="A suite in YAML; the options below override it.")]
+CorpusOption = Annotated[str | None, typer.Option(help="A corpus's name, or the path of a CSV manifest.")]
+ProtocolOption = Annotated[str | None, typer.Option(help="auto, split@1, speaker-5fold@1, overlap-5fold@1.")]
+SeedsOption = Annotated[str | None, typer.Option(help="How many, or a list such as 4,7.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="mer_han.hidden=128, training.lr=0.001; may be repeated.")]
+OutOption = Annotated[Path, typer.Option(help="Folder of the results.")]
+PrecisionOption = Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed.")]
+WorkersOption = Annotated[int, typer.Option(help="Processes that read features ahead of each run.")]
+JobsOption = Annotated[int, typer.Option("--jobs", help="Runs at a time.")]
+ThreadsOption = Annotated[
+    int, typer.Option(help="CPU threads of each run; 0 for all cores. 1 is best for small models and on shared machines.")
+]
+OptionalAudio = Annotated[str | None, typer.Option("--audio", help="Audio feature, such as 'mfcc(n=40)'.")]
+OptionalText = Annotated[str | None, typer.Option("--text", help="Text feature, such as \"hidden_states(checkpoint='minilm')\".")]
+OverlapOption = Annotated[bool, typer.Option("--allow-speaker-overlap", help="Permit speakers in two splits.")]
+SecondsOption = Annotated[float | None, typer.Option(help="Longer clips are cut.")]
 SkipOption = Annotated[bool, typer.Option("--skip-bad", help="Go on without bad rows; the leaderboard states the coverage.")]
 
 
@@ -156,34 +175,29 @@ def doctor(
 
 @app.command()
 def bench(
-    suite: Annotated[Path | None, typer.Argument(help="A suite in YAML; the options below override it.")] = None,
-    corpus: Annotated[str | None, typer.Option(help="A corpus's name, or the path of a CSV manifest.")] = None,
+    suite: SuiteArgument = None,
+    corpus: CorpusOption = None,
     root: RootOption = None,
     encoding: EncodingOption = None,
     methods: Annotated[str | None, typer.Option(help="Comma-separated names, or 'all'.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="auto, split@1, speaker-5fold@1, overlap-5fold@1.")] = None,
+    protocol: ProtocolOption = None,
     track: Annotated[str | None, typer.Option(help="controlled or published.")] = None,
-    seeds: Annotated[str | None, typer.Option(help="How many, or a list such as 4,7.")] = None,
-    audio: Annotated[str | None, typer.Option(help="Audio feature, such as 'mfcc(n=40)'.")] = None,
-    text: Annotated[str | None, typer.Option(help="Text feature, such as \"hidden_states(checkpoint='minilm')\".")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="mer_han.hidden=128, training.lr=0.001; may be repeated.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs"),
-    precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed.")] = "auto",
-    workers: Annotated[int, typer.Option(help="Processes that read features ahead of each run.")] = 0,
-    processes: Annotated[int, typer.Option("--jobs", help="Runs at a time.")] = 1,
-    threads: Annotated[
-        int, typer.Option(help="CPU threads of each run; 0 for all cores. 1 is best for small models and on shared machines.")
-    ] = 0,
+    seeds: SeedsOption = None,
+    audio: OptionalAudio = None,
+    text: OptionalText = None,
+    settings: SetOption = None,
+    out: OutOption = Path("runs"),
+    precision: PrecisionOption = "auto",
+    workers: WorkersOption = 0,
+    processes: JobsOption = 1,
+    threads: ThreadsOption = 0,
     skip_bad: SkipOption = False,
-    allow_speaker_overlap: Annotated[bool, typer.Option("--allow-speaker-overlap", help="Permit speakers in two splits.")] = False,
-    max_seconds: Annotated[float | None, typer.Option(help="Longer clips are cut.")] = None,
+    allow_speaker_overlap: OverlapOption = False,
+    max_seconds: SecondsOption = None,
 ) -> None:
     """Train methods under identical conditions and print the leaderboard. Finished runs are not run again."""
     with _plain_errors():
         from benchmarks.leaderboard import read_leaderboard
-        from benchmarks.runner import expand, run_all, set_threads
         from benchmarks.spec import load_suite
 
         overrides = {
@@ -200,17 +214,72 @@ def bench(
             "allow_speaker_overlap": allow_speaker_overlap or None,
             "max_seconds": max_seconds,
         }
-        loaded = load_suite(suite, overrides, settings or [])
-        set_threads(threads)
-        jobs = expand(loaded, precision)
-        with _progress(len(jobs)) as (report, epoch):
-            outcomes = run_all(jobs, out, workers, processes, threads, report, epoch)
-        failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-        if len(failed) < len(outcomes):
-            typer.echo(read_leaderboard(out, {outcome.spec.run_id for outcome in outcomes}).to_markdown())
+        runs, failed = _run(load_suite(suite, overrides, settings or []), out, precision, workers, processes, threads)
+        if failed < len(runs):
+            typer.echo(read_leaderboard(out, runs).to_markdown())
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def ablate(
+    method: Annotated[str, typer.Argument(help="Whose ablation table.")],
+    suite: Annotated[
+        Path | None, typer.Argument(help="A suite whose conditions, and options for these methods, hold for every row.")
+    ] = None,
+    corpus: CorpusOption = None,
+    root: RootOption = None,
+    encoding: EncodingOption = None,
+    protocol: ProtocolOption = None,
+    seeds: SeedsOption = None,
+    audio: OptionalAudio = None,
+    text: OptionalText = None,
+    settings: SetOption = None,
+    out: OutOption = Path("runs"),
+    precision: PrecisionOption = "auto",
+    workers: WorkersOption = 0,
+    processes: JobsOption = 1,
+    threads: ThreadsOption = 0,
+    skip_bad: SkipOption = False,
+    allow_speaker_overlap: OverlapOption = False,
+    max_seconds: SecondsOption = None,
+) -> None:
+    """Run a paper's ablation table and print its rows in its order, beside the paper's figures."""
+    with _plain_errors():
+        from benchmarks.ablation import ablation_methods, ablation_suite, ablation_table
+        from benchmarks.spec import load_suite
+
+        overrides = {
+            "corpus": corpus,
+            "root": root,
+            "encoding": encoding,
+            "methods": ablation_methods(method) if suite is None else None,
+            "protocol": protocol,
+            "seeds": seeds,
+            "audio": audio,
+            "text": text,
+            "skip_bad": skip_bad or None,
+            "allow_speaker_overlap": allow_speaker_overlap or None,
+            "max_seconds": max_seconds,
+        }
+        rows = ablation_suite(method, load_suite(suite, overrides, settings or []))
+        runs, failed = _run(rows, out, precision, workers, processes, threads)
+        if failed < len(runs):
+            typer.echo(ablation_table(method, out, runs))
+    raise typer.Exit(1 if failed else 0)
+
+
+def _run(suite: "Suite", out: Path, precision: str, workers: int, processes: int, threads: int) -> tuple[dict[str, str], int]:
+    """Run a suite behind a progress bar; returns the variant of every run id, and how many of them failed, each told with its error."""
+    from benchmarks.runner import expand, run_all, set_threads
+
+    set_threads(threads)
+    jobs = expand(suite, precision)
+    with _progress(len(jobs)) as (report, epoch):
+        outcomes = run_all(jobs, out, workers, processes, threads, report, epoch)
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:
         typer.echo(f"failed: {outcome.spec.run_id}: {outcome.error} (traceback in {outcome.folder})", err=True)
-    raise typer.Exit(1 if failed else 0)
+    return {outcome.spec.run_id: outcome.spec.variant for outcome in outcomes}, len(failed)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ else is another table, with its own caption.
 
 import json
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,19 +45,19 @@ class Leaderboard:
         for condition, rows in self.table.groupby("condition", sort=True):
             caption, *caveats = self.captions[int(str(condition))]
             parts.append(f"**{caption}**")
-            parts.append(_pipe_table(_score_columns(rows)))
+            parts.append(pipe_table(_score_columns(rows)))
             slices = [
                 c for c in rows.columns if c.startswith("war_") and c not in {"war_mean", "war_std"} and rows[c].notna().any()
             ]
             if slices:
                 name = slices[0].removeprefix("war_").split("=")[0]
                 parts.append(f"Accuracy (WAR, %) by {name}:")
-                parts.append(_pipe_table(_names(rows) | {_slice_title(c): [f"{100 * v:.1f}" for v in rows[c]] for c in slices}))
+                parts.append(pipe_table(_names(rows) | {_slice_title(c): [f"{100 * v:.1f}" for v in rows[c]] for c in slices}))
             recalls = [c for c in rows.columns if c.startswith("recall_") and rows[c].notna().any()]
             parts.append("Recall by class (%):")
             titles = {c: c.removeprefix("recall_") for c in recalls}
             parts.append(
-                _pipe_table(_names(rows) | {titles[c]: ["–" if pd.isna(v) else f"{100 * v:.1f}" for v in rows[c]] for c in recalls})
+                pipe_table(_names(rows) | {titles[c]: ["–" if pd.isna(v) else f"{100 * v:.1f}" for v in rows[c]] for c in recalls})
             )
             parts += ["\n".join(f"- {line}" for line in caveats)] if caveats else []
         if self.failed:
@@ -65,8 +65,8 @@ class Leaderboard:
         return "\n\n".join(parts) + "\n"
 
 
-def read_leaderboard(out: Path | str, only: Collection[str] | None = None) -> Leaderboard:
-    """Aggregate finished runs under ``out``: all, or those whose run ids are in ``only``.
+def read_leaderboard(out: Path | str, only: Mapping[str, str] | None = None) -> Leaderboard:
+    """Aggregate finished runs under ``out``: all, or those whose run ids are in ``only``, which says what to call their variant.
 
     Runs of one method, options, data, fold and seed that differ only in the code: the newest counts, and a caveat says so.
 
@@ -74,7 +74,11 @@ def read_leaderboard(out: Path | str, only: Collection[str] | None = None) -> Le
         ResultError: If there is none, or one is damaged.
     """
     out = Path(out)
-    runs = [_row(spec, result) for name, spec, result in read_results(out) if only is None or name in only]
+    runs = [
+        _row(spec if only is None else spec | {"variant": only[name]}, result)
+        for name, spec, result in read_results(out)
+        if only is None or name in only
+    ]
     if not runs:
         raise ResultError(f"{out} holds no finished run; 'fusion-zoo bench --out {out}' makes some")
     frame = pd.DataFrame(runs).sort_values("finished", kind="stable")
@@ -199,7 +203,7 @@ def _slice_title(column: str) -> str:
     return column.partition("=")[2]
 
 
-def _pipe_table(columns: dict[str, list[str]]) -> str:
+def pipe_table(columns: dict[str, list[str]]) -> str:
     """Columns of equal length as an aligned Markdown table; text to the left, numbers to the right."""
     escaped = {title: [cell.replace("|", "\\|") for cell in cells] for title, cells in columns.items()}
     widths = {title: max(len(title), 3, *map(len, cells)) for title, cells in escaped.items()}

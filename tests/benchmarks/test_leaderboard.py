@@ -172,4 +172,4 @@ def test_only_some_runs(tmp_path: Path) -> None:
     write_run(tmp_path, "m", 0, 0.6)
     write_run(tmp_path, "n", 0, 0.8)
     (name,) = [folder.name for folder in tmp_path.iterdir() if folder.name.startswith("n-")]
-    assert read_leaderboard(tmp_path, {name}).table["method"].tolist() == ["n"]
+    assert read_leaderboard(tmp_path, {name: "wide"}).table[["method", "variant"]].to_numpy().tolist() == [["n", "wide"]]

@@ -1,0 +1,56 @@
+"""Ablation tables: the rows in the paper's order, under one set of conditions, beside the paper's figures."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks.ablation import ablation_methods, ablation_suite
+from benchmarks.cli import app
+from benchmarks.spec import SuiteError, load_suite
+from zoo import get_method, list_methods
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+@pytest.mark.parametrize("method", [name for name in list_methods() if get_method(name).ablations])
+def test_a_suite_has_the_rows_in_the_papers_order(method: str) -> None:
+    suite = ablation_suite(method, load_suite(None, {"seeds": "2"}))
+    assert [entry.variant for entry in suite.methods] == list(get_method(method).ablations)
+    assert len({(entry.method, str(entry.options)) for entry in suite.methods}) == len(suite.methods), "two rows are the same run"
+    assert suite.seeds == (0, 1)
+
+
+def test_options_of_the_suite_hold_for_every_row_and_the_rows_own_come_on_top() -> None:
+    base = load_suite(None, {"methods": ["mer_han", "audio_only"]}, ["mer_han.d=64", "audio_only.hidden=8"])
+    rows = {entry.variant: entry.options for entry in ablation_suite("mer_han", base).methods}
+    assert rows["MER-HAN w/o CMA"] == {"d": 64, "cross_attention": False}
+    assert rows["Audio + local attention"] == {"hidden": 8, "local_attention": True}
+    assert rows["Text + local attention"] == {"local_attention": True}
+
+
+def test_a_method_without_a_table_names_those_that_have_one() -> None:
+    with pytest.raises(SuiteError, match="text_only names no ablations; these do: .*mer_han"):
+        ablation_methods("text_only")
+
+
+def test_ablate_prints_the_papers_rows_even_where_a_run_was_made_under_another_name(
+    manifest: Path, tmp_path: Path, tiny_bert: str
+) -> None:
+    features = ["--audio", "mfcc(n=13, hop_ms=20.0)", "--text", f"hidden_states(checkpoint={tiny_bert!r})"]
+    small = ["--set", "mer_han.hidden=4", "--set", "mer_han.d=8", "--set", "training.max_epochs=1", "--seeds", "1"]
+    common = ["--corpus", str(manifest), *features, *small, "--out", str(tmp_path / "runs")]
+    run = CliRunner().invoke
+    assert run(app, ["bench", "--methods", "mer_han", *common]).exit_code == 0
+    result = run(app, ["ablate", "mer_han", *common, "--set", "audio_only.hidden=4"])
+    assert result.exit_code == 0, result.output
+    assert "(MER-HAN) fold 0 seed 0: cached" in result.output
+    table = [cells(line) for line in result.stdout.splitlines() if line.startswith("|")]
+    rows = [dict(zip(table[0], row, strict=True)) for row in table[2:]]
+    assert [row["variant"] for row in rows] == list(get_method("mer_han").ablations)
+    assert [row["paper's UAR"] for row in rows] == ["52.18", "56.98", "67.72", "69.54", "71.87", "71.43", "74.20"]
+    assert rows[-1]["Δ UAR"] == "+0.0"
+    first, full = (float(rows[i]["UAR"].split(" ±")[0]) for i in (0, -1))
+    assert float(rows[0]["Δ UAR"]) == pytest.approx(first - full, abs=0.11)
