@@ -269,7 +269,7 @@ def ablate(
 
 
 def _run(suite: "Suite", out: Path, precision: str, workers: int, processes: int, threads: int) -> tuple[dict[str, str], int]:
-    """Run a suite behind a progress bar; returns the variant of every run id, and how many of them failed, each told with its error."""
+    """Run a suite behind a progress bar; returns the variant of every run id and how many runs failed, telling their errors."""
     from benchmarks.runner import expand, run_all, set_threads
 
     set_threads(threads)

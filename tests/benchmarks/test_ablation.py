@@ -32,7 +32,7 @@ def test_options_of_the_suite_hold_for_every_row_and_the_rows_own_come_on_top() 
 
 
 def test_a_method_without_a_table_names_those_that_have_one() -> None:
-    with pytest.raises(SuiteError, match="text_only names no ablations; these do: .*mer_han"):
+    with pytest.raises(SuiteError, match=r"text_only names no ablations; these do: .*mer_han"):
         ablation_methods("text_only")
 
 
