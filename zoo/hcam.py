@@ -118,8 +118,10 @@ class HCAM(FusionModule):
         for name, value in {"stages": stages, "blocks": blocks, "stage_epochs": stage_epochs}.items():
             if value < 1 or (name == "stages" and value > 3):
                 raise ValueError(f"hcam: {name} is {value}; it must be {'1, 2 or 3' if name == 'stages' else 'at least 1'}")
-        if tau <= 0 or beta < 0 or (convex and beta > 1):
-            raise ValueError(f"hcam: beta is {beta} and tau {tau}; beta must be at least 0 (at most 1 if convex) and tau above 0")
+        if tau <= 0:
+            raise ValueError(f"hcam: tau is {tau}; it must be above 0")
+        if beta < 0 or (convex and beta >= 1):
+            raise ValueError(f"hcam: beta is {beta}; it must be at least 0, and below 1 with convex=True")
         self.save_hyperparameters()
         width = 2 * hidden
         utterances = _Utterances(audio_dim, text_dim, encoder, text_encoder, hidden, layers, num_classes, dropout)
@@ -175,16 +177,13 @@ class HCAM(FusionModule):
     def _stage_loss(self, stage: Stage, batch: Batch) -> Tensor:
         """Cross-entropy of each head and the contrastive term over both modalities' embeddings."""
         own = [batch.label.masked_fill(~batch.present[..., modality], IGNORED) for modality in (AUDIO, TEXT)]
-        entropy = torch.stack(
-            [
-                # A mean over no label is NaN.
-                super(HCAM, self).loss(Output(head), batch._replace(label=label)) if label.ne(IGNORED).any() else 0.0 * head.sum()
-                for head, label in zip(stage.heads, own if len(stage.heads) == 2 else [batch.label], strict=True)
-            ]
-        ).sum()
         views = torch.cat([x[label != IGNORED] for x, label in zip(stage[:2], own, strict=True)])
         contrast = supervised_contrastive(views, torch.cat([label[label != IGNORED] for label in own]), self.tau)
-        return (1 - self.beta if self.convex else 1.0) * entropy.float() + self.beta * contrast.float()
+        loss = self.beta * contrast.float()
+        for head, label in zip(stage.heads, own if len(stage.heads) == 2 else [batch.label], strict=True):
+            if label.ne(IGNORED).any():  # a mean over no label is NaN
+                loss = loss + (1 - self.beta if self.convex else 1.0) * super().loss(Output(head), batch._replace(label=label))
+        return loss
 
 
 class _Utterances(nn.Module):
@@ -197,11 +196,12 @@ class _Utterances(nn.Module):
         width = 2 * hidden
         self.encoder = make_encoder(encoder, audio_dim, hidden, layers, dropout)
         self.audio_norm = MaskedNorm(3 * self.encoder.dim)
-        self.audio_proj = nn.Sequential(nn.Dropout(dropout), nn.Linear(3 * self.encoder.dim, width), nn.ReLU())
+        # Tanh, the range of GRU states: the contrastive term needs directions on all sides.
+        self.audio_proj = nn.Sequential(nn.Dropout(dropout), nn.Linear(3 * self.encoder.dim, width), nn.Tanh())
         self.gru = BiGRU(text_dim, hidden, layers, dropout) if text == "bigru" else None
         self.local = LocalAttention(width, 1, dropout) if text == "bigru" else None
         self.text_norm = MaskedNorm(text_dim) if text == "mean" else None
-        self.text_proj = nn.Sequential(nn.Dropout(dropout), nn.Linear(text_dim, width), nn.ReLU()) if text == "mean" else None
+        self.text_proj = nn.Sequential(nn.Dropout(dropout), nn.Linear(text_dim, width), nn.Tanh()) if text == "mean" else None
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleList(nn.Linear(width, classes) for _ in range(2))
 
@@ -252,27 +252,25 @@ class _CoAttention(nn.Module):
     def __init__(self, width: int, d: int, heads: int, blocks: int, classes: int, dropout: float) -> None:
         super().__init__()
         self.audio_proj, self.text_proj = nn.Linear(width, d), nn.Linear(width, d)
-        self.audio_from_text = nn.ModuleList(CrossAttention(d, heads, dropout) for _ in range(blocks))
-        self.text_from_audio = nn.ModuleList(CrossAttention(d, heads, dropout) for _ in range(blocks))
-        self.self_audio = nn.ModuleList(LocalAttention(d, heads, dropout) for _ in range(blocks))
-        self.self_text = nn.ModuleList(LocalAttention(d, heads, dropout) for _ in range(blocks))
+        self.audio_from_text, self.text_from_audio = (
+            nn.ModuleList(CrossAttention(d, heads, dropout) for _ in range(blocks)) for _ in range(2)
+        )
+        self.self_audio, self.self_text = (
+            nn.ModuleList(LocalAttention(d, heads, dropout) for _ in range(blocks)) for _ in range(2)
+        )
         self.fuse = nn.Sequential(nn.LayerNorm(2 * d), nn.Dropout(dropout), nn.Linear(2 * d, d), nn.ReLU(), nn.Dropout(dropout))
         self.head = nn.Linear(d, classes)
 
     def forward(self, audio: Tensor, text: Tensor, mask: Tensor, maps: dict[str, Tensor] | None) -> Stage:
-        audio, text, want = self.audio_proj(audio), self.text_proj(text), maps is not None  # (B, N, d)
+        audio, text, want = self.audio_proj(audio), self.text_proj(text), maps is not None  # (B, N, d) twice
         blocks = zip(self.audio_from_text, self.text_from_audio, self.self_audio, self.self_text, strict=True)
         for to_audio, to_text, self_audio, self_text in blocks:
             (audio, from_text), (text, from_audio) = to_audio(audio, text, mask, want), to_text(text, audio, mask, want)
             (audio, own_audio), (text, own_text) = self_audio(audio, mask, want), self_text(text, mask, want)
             if maps is not None:
-                found = {
-                    "audio_from_text": from_text,
-                    "text_from_audio": from_audio,
-                    "self_audio": own_audio,
-                    "self_text": own_text,
-                }
-                maps.update({name: weights * mask.unsqueeze(-1) for name, weights in found.items()})
+                names = ("audio_from_text", "text_from_audio", "self_audio", "self_text")
+                found = zip(names, (from_text, from_audio, own_audio, own_text), strict=True)
+                maps.update({name: weights * mask.unsqueeze(-1) for name, weights in found})
         fused = self.fuse(torch.cat([text, audio], dim=-1))  # (B, N, d)
         return Stage(audio, text, [self.head(fused)], fused)
 
