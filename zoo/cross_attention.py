@@ -27,8 +27,8 @@ class CrossModalAttention(FusionModule):
 
     family = "model-level"
     paper = (
-        "Dehghani Tafti & BabaAli, 2024, wav2vec 2.0 and BERT with layer-wise aggregation (its cross-modal attention); "
-        "Krishna, 2021, wav2vec 2.0 and BERT with cross-modal attention and statistics pooling"
+        "Dehghani Tafti & BabaAli, 2024 (cross-modal attention over wav2vec 2.0 and BERT); Krishna D N, Using Large Pre-Trained "
+        "Models with Cross-Modal Attention for Multi-Modal Emotion Recognition, arXiv, 2021 (statistics pooling)"
     )
     # Model sizes, layers and training are not published: base models, last layer, and a common rate for frozen encoders.
     published = Published(

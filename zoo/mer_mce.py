@@ -27,7 +27,7 @@ class MERMCE(FusionModule):
     """Weigh the modalities in a shared space."""
 
     family = "model-level"
-    paper = "Cheng et al., SemEval-2024 Task 3 (MIPS), Proc. SemEval-2024, arXiv 2404.00511"
+    paper = "Cheng et al. (MIPS, MER-MCE), Proc. SemEval-2024, Task 3, arXiv 2404.00511"
     # InstructERC is a fine-tuned language model and no feature here: RoBERTa stands in for it. HuBERT's size, its layer and the
     # training are not published; the learning rate is the toolkit's.
     published = Published(

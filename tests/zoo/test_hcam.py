@@ -354,6 +354,7 @@ def test_parameter_count_is_the_hand_derived_one() -> None:
     first = (2 * 2304 + 2304 * 200 + 200) + (gru(768) + attention(200)) + heads
     second = 2 * (gru(200) + attention(200)) + heads
     third = 2 * (200 * 120 + 120) + 4 * attention(120) + (2 * 240 + 240 * 120 + 120) + (120 * 4 + 4)
+    assert first + second + third == 2_691_828
     for stages, expected in ((1, first), (2, first + second), (3, first + second + third)):
         method = create("hcam", audio_dim=768, text_dim=768, num_classes=4, stages=stages)
         assert sum(p.numel() for p in method.parameters()) == expected
