@@ -136,6 +136,8 @@ class HBAF(FusionModule):
                 raise ValueError(f"hbaf: {option} is {value!r}; it must be one of {', '.join(map(repr, allowed))}")
         if hidden % 2:
             raise ValueError(f"hbaf: hidden is {hidden}; it must be even, half of it per direction of the BiLSTM")
+        if text_residual and text_context == "none":
+            raise ValueError("hbaf: text_residual adds the utterance's vector to a text context network; it needs text_context")
         if tau <= 0 or min(mu, lambda_audio, lambda_text, lambda_relative) < 0:
             raise ValueError("hbaf: tau must be above 0, and mu and the lambdas must not be below 0")
         super().__init__(num_classes)
