@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from benchmarks.spec import MethodSpec
 from datamodules.batch import IGNORED, Batch, Item, collate_dialogues, collate_utterances
 from datamodules.features import parse_feature
 from zoo import create, get_method, list_methods, method_options
@@ -205,6 +206,7 @@ def test_every_method_says_what_it_is(name: str) -> None:
         for feature in (method.published.audio, method.published.text):
             assert re.match(r"\w+\(", feature)
         assert parse_feature(method.published.audio).modality == "audio"
+        assert MethodSpec(method=name, options=dict(method.published.options)).checked()
     for variant in method.ablations.values():
         create(variant.method, audio_dim=AUDIO, text_dim=TEXT, num_classes=CLASSES, **variant.options)
 
