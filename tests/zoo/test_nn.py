@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zoo.nn import BiLSTM, LocalAttention, MultiHeadAttention, masked_mean, masked_softmax, masked_statistics
+from zoo.nn import BiGRU, BiLSTM, LocalAttention, MultiHeadAttention, masked_mean, masked_softmax, masked_statistics
 
 
 def mask_of(*lengths: int) -> Tensor:
@@ -72,10 +72,11 @@ def test_local_attention_adds_and_normalises(residual: bool) -> None:
     torch.testing.assert_close(block(x, mask_of(4))[0][0], expected, atol=1e-9, rtol=0)
 
 
-def test_bilstm_equals_a_packed_lstm() -> None:
+@pytest.mark.parametrize(("kind_of", "packed_kind"), [(BiLSTM, nn.LSTM), (BiGRU, nn.GRU)])
+def test_both_directions_equal_a_packed_network(kind_of: type[BiLSTM | BiGRU], packed_kind: type[nn.LSTM | nn.GRU]) -> None:
     torch.manual_seed(0)
-    block = BiLSTM(5, 7, layers=2).double().eval()
-    reference = nn.LSTM(5, 7, 2, batch_first=True, bidirectional=True).double()
+    block = kind_of(5, 7, layers=2).double().eval()
+    reference = packed_kind(5, 7, 2, batch_first=True, bidirectional=True).double()
     for layer in range(2):
         for suffix, source in (("", block.ahead[layer]), ("_reverse", block.back[layer])):
             for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
@@ -86,8 +87,9 @@ def test_bilstm_equals_a_packed_lstm() -> None:
     torch.testing.assert_close(block(x, mask_of(*lengths)), expected, atol=1e-12, rtol=0)
 
 
-def test_bilstm_of_nothing_is_zero() -> None:
-    out = BiLSTM(5, 7)(torch.randn(2, 3, 5), mask_of(3, 0))
+@pytest.mark.parametrize("kind_of", [BiLSTM, BiGRU])
+def test_both_directions_of_nothing_are_zero(kind_of: type[BiLSTM | BiGRU]) -> None:
+    out = kind_of(5, 7)(torch.randn(2, 3, 5), mask_of(3, 0))
     assert out.isfinite().all()
     assert not out[1].any()
 

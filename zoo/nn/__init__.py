@@ -3,9 +3,10 @@
 from zoo.nn.attention import CrossAttention, LocalAttention, MultiHeadAttention
 from zoo.nn.encoders import Convolution, make_encoder
 from zoo.nn.pooling import MaskedNorm, masked_functionals, masked_mean, masked_softmax, masked_statistics
-from zoo.nn.recurrent import BiLSTM
+from zoo.nn.recurrent import BiGRU, BiLSTM
 
 __all__ = [
+    "BiGRU",
     "BiLSTM",
     "Convolution",
     "CrossAttention",

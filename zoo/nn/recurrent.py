@@ -1,16 +1,20 @@
-"""A bidirectional LSTM that padding can't reach."""
+"""Bidirectional LSTM and GRU that padding can't reach."""
+
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 
-class BiLSTM(nn.Module):
-    """Bidirectional LSTM over padded sequences.
+class _Bidirectional(nn.Module):
+    """A bidirectional recurrent network over padded sequences.
 
     The backward direction reads every sequence from its own last real position, which is what packing does. Packed sequences
     are not used because PyTorch runs them on the CPU step by step, more than ten times slower than the fused kernel that padded
     ones get (`benchmarks/step_speed.py`).
     """
+
+    network: ClassVar[type[nn.LSTM] | type[nn.GRU]]
 
     def __init__(self, input_dim: int, hidden: int, layers: int = 2, dropout: float = 0.0) -> None:
         """Make the layers.
@@ -23,8 +27,8 @@ class BiLSTM(nn.Module):
         """
         super().__init__()
         widths = [input_dim] + [2 * hidden] * (layers - 1)
-        self.ahead = nn.ModuleList(nn.LSTM(width, hidden, batch_first=True) for width in widths)
-        self.back = nn.ModuleList(nn.LSTM(width, hidden, batch_first=True) for width in widths)
+        self.ahead = nn.ModuleList(self.network(width, hidden, batch_first=True) for width in widths)
+        self.back = nn.ModuleList(self.network(width, hidden, batch_first=True) for width in widths)
         self.dropout = nn.Dropout(dropout)
         self.dim = 2 * hidden
 
@@ -48,3 +52,15 @@ class BiLSTM(nn.Module):
             backward = backward.gather(1, mirror.expand_as(backward))
             x = torch.cat([forward, backward], dim=-1) * mask.unsqueeze(-1)
         return x
+
+
+class BiLSTM(_Bidirectional):
+    """Bidirectional LSTM."""
+
+    network = nn.LSTM
+
+
+class BiGRU(_Bidirectional):
+    """Bidirectional GRU."""
+
+    network = nn.GRU
