@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from benchmarks.spec import MethodSpec
 from datamodules.batch import IGNORED, Batch, Item, collate_dialogues, collate_utterances
 from datamodules.features import parse_feature
+from datamodules.features.transformer import HiddenStates
 from zoo import create, get_method, list_methods, method_options
 from zoo.base import FusionModule, Training
 
@@ -205,7 +206,8 @@ def test_every_method_says_what_it_is(name: str) -> None:
     if method.published is not None:
         for feature in (method.published.audio, method.published.text):
             assert re.match(r"\w+\(", feature)
-        assert parse_feature(method.published.audio).modality == "audio"
+        audio, _ = parse_feature(method.published.audio), parse_feature(method.published.text)
+        assert isinstance(audio, HiddenStates) or audio.modality == "audio"  # what a checkpoint reads is written on the hub
         assert MethodSpec(method=name, options=dict(method.published.options)).checked()
     for variant in method.ablations.values():
         create(variant.method, audio_dim=AUDIO, text_dim=TEXT, num_classes=CLASSES, **variant.options)
