@@ -33,7 +33,7 @@ class BertAlexNet(FusionModule):
     """AlexNet's convolutions on a spectrogram, BERT's vector, one linear layer."""
 
     family = "early"
-    paper = "Khan, Malik, Arslan & Ullah: emotion recognition from speech and text with BERT and ModifiedAlexNet, IEMOCAP"
+    paper = "Khan, Malik, Arslan & Ullah, A Hybrid Approach to Emotion Classification Using Multimodal Text and Audio Data"
     published = Published(
         "log_spectrogram(window_ms=40.0, hop_ms=20.0)",
         "hidden_states(checkpoint='bert-base-uncased')",

@@ -31,7 +31,7 @@ class EarlyLayerwise(FusionModule):
     """A weighted sum over layers, pooling, concatenation, one hidden layer."""
 
     family = "early"
-    paper = "Dehghani Tafti & BabaAli, 2024: early fusion of wav2vec 2.0 and BERT with layer-wise feature aggregation, IEMOCAP"
+    paper = "Dehghani Tafti & BabaAli, 2024, on early fusion of wav2vec 2.0 and BERT with layer-wise aggregation (IEMOCAP)"
     published = Published(
         f"hidden_states(checkpoint='facebook/wav2vec2-base', {_ALL})",
         f"hidden_states(checkpoint='bert-base-uncased', {_ALL})",

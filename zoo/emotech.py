@@ -28,7 +28,7 @@ class EmoTech(FusionModule):
     """BiLSTM and CNN of each modality, concatenated, dense layers."""
 
     family = "early"
-    paper = "Avro, Taher & Mamun, IEEE SPICSCON 2024, arXiv 2501.12674"
+    paper = "Avro, Taher & Mamun, EmoTech, IEEE SPICSCON 2024, arXiv 2501.12674"
     published = Published(
         # The paper's 2048-point windows at 16 kHz; its mel bands are 128, here as many as coefficients.
         "mfcc(n=13, window_ms=128.0, hop_ms=32.0, window='hann')",
