@@ -90,14 +90,14 @@ def expand(suite: Suite, precision: str = "auto", store: FeatureStore | None = N
 
     jobs = []
     for entry in suite.methods:
-        audio, text, training = _conditions(suite, entry)
+        audio, text, training, options = _conditions(suite, entry)
         utterances, plan = load(audio, text)
         for fold in plan.folds:
             for seed in suite.seeds:
                 spec = RunSpec(
                     method=entry.method,
                     variant=entry.label,
-                    options=entry.options,
+                    options=options,
                     corpus=utterances.corpus,
                     data=utterances.fingerprint,
                     protocol=plan.protocol,
@@ -116,11 +116,12 @@ def expand(suite: Suite, precision: str = "auto", store: FeatureStore | None = N
     return jobs
 
 
-def _conditions(suite: Suite, entry: MethodSpec) -> tuple[str, str, Training]:
+def _conditions(suite: Suite, entry: MethodSpec) -> tuple[str, str, Training, dict[str, Any]]:
+    """Audio feature, text feature, training and options of a method in the suite's track."""
     published = get_method(entry.method).published
     if suite.track == "controlled" or published is None:
-        return suite.audio, suite.text, suite.training
-    return published.audio, published.text, published.training
+        return suite.audio, suite.text, suite.training, entry.options
+    return published.audio, published.text, published.training, {**published.options, **entry.options}
 
 
 def bench(

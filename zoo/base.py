@@ -89,11 +89,14 @@ class Published:
         audio: Audio feature, as `datamodules.features.parse_feature` reads it.
         text: Text feature.
         training: Hyper-parameters.
+        options: Changes to the constructor's defaults that belong to these features and hyper-parameters; a suite's own
+            options come after them.
     """
 
     audio: str
     text: str
     training: Training = field(default_factory=Training)
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
 class UAR(MulticlassConfusionMatrix):

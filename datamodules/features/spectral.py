@@ -1,4 +1,4 @@
-"""Spectral frames of a waveform: MFCC and log-mel, computed by torchaudio and librosa."""
+"""Spectral frames of a waveform: MFCC, log-mel and the plain log spectrogram, computed by torchaudio and librosa."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -143,3 +143,38 @@ class LogMel(_Spectral):
             ).T
             for waveform in inputs
         ]
+
+
+@dataclass(frozen=True)
+class LogSpectrogram(_Spectral):
+    """Natural logarithm of the power spectrum, (T, 1 + window / 2): Hann windows, as many FFT points, centred frames.
+
+    The default is the input of the public code that Khan et al.'s ModifiedAlexNet comes from (40 ms, step 20 ms, floor 1e-10).
+
+    Args:
+        window_ms: Window length in milliseconds.
+        hop_ms: Stride in milliseconds.
+    """
+
+    name = "log_spectrogram"
+
+    window_ms: float = 40.0
+    hop_ms: float = 20.0
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that make no spectrogram."""
+        if not (_samples(self.hop_ms) > 0 and _samples(self.window_ms) > 1):
+            raise FeatureError("log_spectrogram: hop_ms must be at least one sample, window_ms at least two")
+
+    @property
+    def dim(self) -> int:
+        """Number of frequencies, 0 Hz and half the sample rate included."""
+        return 1 + _samples(self.window_ms) // 2
+
+    def extract(self, inputs: Sequence[npt.NDArray[np.float32]] | Sequence[str]) -> list[npt.NDArray[np.generic]]:
+        """Compute the spectrogram, one waveform at a time: (samples,) at 16 kHz -> (T, 1 + window / 2)."""
+        import librosa
+
+        window, hop = _samples(self.window_ms), _samples(self.hop_ms)
+        spectra = (librosa.stft(np.asarray(w), n_fft=window, hop_length=hop, pad_mode="constant") for w in inputs)
+        return [np.log(np.abs(spectrum) ** 2 + 1e-10).T for spectrum in spectra]

@@ -136,7 +136,9 @@ class HiddenStates(_Transformer):
 
     Args:
         checkpoint: Hub name, local folder, or ``minilm``.
-        layers: Which states, averaged: 0 is the embedding, -1 the last layer, ``(-4, -3, -2, -1)`` the mean of the last four.
+        layers: Which states: 0 is the embedding, -1 the last layer, ``(-4, -3, -2, -1)`` the last four.
+        combine: ``mean`` averages them; ``concat`` puts them side by side, for methods that weigh layers themselves: the first
+            layer's D numbers first.
     """
 
     name = "hidden_states"
@@ -145,11 +147,19 @@ class HiddenStates(_Transformer):
     )
 
     layers: tuple[int, ...] = (-1,)
+    combine: str = "mean"
 
     def __post_init__(self) -> None:
-        """Refuse an empty choice of layers."""
+        """Refuse an empty choice of layers, and an unknown way to combine them."""
         if not self.layers:
             raise FeatureError("hidden_states: layers is empty; name at least one, such as layers=(-1,)")
+        if self.combine not in {"mean", "concat"}:
+            raise FeatureError(f"hidden_states: combine is {self.combine!r}; it must be 'mean' or 'concat'")
+
+    def identity(self) -> dict[str, object]:
+        """As of any feature, without ``combine`` where it is the mean, so that what older versions stored is still found."""
+        found = super().identity()
+        return {key: value for key, value in found.items() if key != "combine" or value != "mean"}
 
     @property
     def modality(self) -> Modality:
@@ -158,8 +168,8 @@ class HiddenStates(_Transformer):
 
     @property
     def dim(self) -> int:
-        """Width of the encoder."""
-        return int(_config(self.checkpoint).hidden_size)
+        """Width of the encoder, times the number of layers where they lie side by side."""
+        return int(_config(self.checkpoint).hidden_size) * (len(self.layers) if self.combine == "concat" else 1)
 
     def extract(self, inputs: Sequence[npt.NDArray[np.float32]] | Sequence[str]) -> list[npt.NDArray[np.generic]]:
         """Run the encoder: transcripts (one padded batch) or waveforms (one by one) -> (T, D), special tokens included.
@@ -189,8 +199,9 @@ class HiddenStates(_Transformer):
         count = len(states)
         if not all(-count <= layer < count for layer in self.layers):
             raise FeatureError(f"{self}: {self.checkpoint} has the layers 0 to {count - 1} (or -{count} to -1)")
-        mean = torch.stack([states[layer] for layer in self.layers]).mean(0)  # (B, T, D)
-        return cast("npt.NDArray[np.float32]", mean.float().cpu().numpy())
+        chosen = [states[layer] for layer in self.layers]
+        combined = torch.cat(chosen, dim=-1) if self.combine == "concat" else torch.stack(chosen).mean(0)  # (B, T, D)
+        return cast("npt.NDArray[np.float32]", combined.float().cpu().numpy())
 
 
 def _waveform_inputs(checkpoint: str, waveform: npt.NDArray[np.float32] | str) -> Any:  # noqa: ANN401

@@ -264,6 +264,23 @@ def test_published_track_uses_the_papers_settings(suite: Suite, monkeypatch: pyt
     assert job.spec.track == "published"
 
 
+def test_published_options_apply_in_their_track_and_under_the_suites_own(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch, tiny_bert: str
+) -> None:
+    from zoo.audio_only import AudioOnly
+    from zoo.base import Published
+
+    feature = f"hidden_states(checkpoint={tiny_bert!r})"
+    published = Published("mfcc(n=20)", feature, FAST, {"hidden": 64, "layers": 3})
+    monkeypatch.setattr(AudioOnly, "published", published)
+    one = suite.model_copy(update={"methods": suite.methods[1:], "seeds": (0,)})
+    (job,) = expand(one.model_copy(update={"track": "published"}))
+    assert job.spec.options == {"hidden": 4, "layers": 3}
+    assert job.spec.variant == "hidden=4"
+    (job,) = expand(one)
+    assert job.spec.options == {"hidden": 4}
+
+
 def test_scores_agree_with_scikit_learn() -> None:
     random = np.random.default_rng(0)
     classes = ["a", "b", "c"]

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from datamodules.features import FeatureError, list_features, parse_feature
-from datamodules.features.spectral import MFCC, LogMel
+from datamodules.features.spectral import MFCC, LogMel, LogSpectrogram
 from datamodules.features.transformer import CheckpointError, HiddenStates, TokenIds, checkpoint_identity
 from datamodules.problems import UnknownNameError
 from datamodules.store import FeatureStore
@@ -87,7 +87,20 @@ def test_logmel() -> None:
     np.testing.assert_allclose(found, decibels(power(samples, hann, 160) @ bank), atol=0.02)
 
 
-@pytest.mark.parametrize("name", ["mfcc", "logmel"])
+def test_log_spectrogram() -> None:
+    """ln(|DFT|^2 + 1e-10) of Hann windows of 40 ms every 20 ms: 321 frequencies."""
+    samples = waveform(0.4)
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(640) / 640)
+    feature = LogSpectrogram()
+    (found,) = feature.extract([samples])
+    assert found.shape == (21, 321)
+    assert feature.dim == 321
+    np.testing.assert_allclose(found, np.log(power(samples, hann, 320, 640) + 1e-10), atol=0.02)
+    (silent,) = feature.extract([np.zeros(3, np.float32)])
+    np.testing.assert_allclose(silent, np.full((1, 321), np.log(1e-10)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mfcc", "logmel", "log_spectrogram"])
 def test_spectral_features_do_not_depend_on_the_neighbours(name: str) -> None:
     feature, waves = parse_feature(name), [waveform(s, n) for n, s in enumerate((0.1, 0.3, 0.02))]
     for together, wave in zip(feature.extract(waves), waves, strict=True):
@@ -95,7 +108,7 @@ def test_spectral_features_do_not_depend_on_the_neighbours(name: str) -> None:
 
 
 def test_silence_is_finite() -> None:
-    for name in ("mfcc", "logmel"):
+    for name in ("mfcc", "logmel", "log_spectrogram"):
         assert np.isfinite(parse_feature(name).extract([np.zeros(1600, np.float32)])[0]).all()
 
 
@@ -109,6 +122,8 @@ def test_silence_is_finite() -> None:
         "hidden_states",
         "hidden_states(checkpoint='bert-base-uncased')",
         "hidden_states(checkpoint='/some/where', layers=(-4, -3, -2, -1))",
+        "hidden_states(layers=(0, 1), combine='concat')",
+        "log_spectrogram(hop_ms=10.0)",
         "token_ids",
     ],
 )
@@ -162,7 +177,9 @@ def test_what_is_no_feature(text: str) -> None:
         ("mfcc(hop_ms=0)", "hop_ms at least one sample"),
         ("mfcc(window='blackman')", "'hamming' or 'hann'"),
         ("logmel(n=-1)", "n must be 1 to 256"),
+        ("log_spectrogram(window_ms=0)", "window_ms at least two"),
         ("hidden_states(layers=())", "layers is empty"),
+        ("hidden_states(combine='sum')", "combine is 'sum'; it must be 'mean' or 'concat'"),
         ("mfcc(n='40')", "n is '40'; it must be of the kind of its default, 40"),
         ("mfcc(n=40.5)", r"n is 40\.5; it must be of the kind of its default, 40"),
         ("hidden_states(layers=-1)", r"layers is -1; it must be of the kind of its default, \(-1,\)"),
@@ -174,7 +191,7 @@ def test_values_out_of_range(text: str, message: str) -> None:
 
 
 def test_every_feature_is_found_by_its_name() -> None:
-    assert {"mfcc", "logmel", "hidden_states", "token_ids"} <= set(list_features())
+    assert {"mfcc", "logmel", "log_spectrogram", "hidden_states", "token_ids"} <= set(list_features())
     for name, feature in list_features().items():
         assert parse_feature(name) == feature()
 
@@ -198,6 +215,22 @@ def test_hidden_states_of_text(tiny_bert: str, layers: tuple[int, ...]) -> None:
         expected, _ = direct(tiny_bert, text, layers)
         assert array.shape == expected.shape
         np.testing.assert_allclose(array, expected, atol=2e-3)
+
+
+def test_layers_side_by_side(tiny_bert: str) -> None:
+    """The first named layer's D numbers first, whatever the order of the layers in the encoder."""
+    feature = HiddenStates(tiny_bert, (2, 0, -1), "concat")
+    assert feature.dim == 48
+    for array, text in zip(feature.extract(TEXTS), TEXTS, strict=True):
+        expected = np.concatenate([direct(tiny_bert, text, (layer,))[0] for layer in (2, 0, -1)], axis=1)
+        np.testing.assert_allclose(array, expected, atol=1e-4)
+
+
+def test_the_choice_of_combining_leaves_older_keys_alone(tiny_bert: str) -> None:
+    mean, side_by_side = (HiddenStates(tiny_bert, (0, 1), combine) for combine in ("mean", "concat"))
+    assert set(mean.identity()) == {"name", "extractor_version", "checkpoint", "layers"}
+    assert side_by_side.identity() == {**mean.identity(), "combine": "concat"}
+    assert side_by_side.key != mean.key
 
 
 def test_token_ids(tiny_bert: str) -> None:

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from benchmarks.spec import MethodSpec
 from datamodules.batch import IGNORED, Batch, Item, collate_dialogues, collate_utterances
 from datamodules.features import parse_feature
+from datamodules.features.transformer import HiddenStates
 from zoo import create, get_method, list_methods, method_options
 from zoo.base import FusionModule, Training
 
@@ -205,11 +207,9 @@ def test_every_method_says_what_it_is(name: str) -> None:
     assert (method.family == "single") == (len(method.modalities) == 1)
     assert list(method_options(name)), "options with defaults"
     if method.published is not None:
-        for feature in (method.published.audio, method.published.text):
-            assert re.match(r"\w+\(", feature)
-        audio = parse_feature(method.published.audio)
-        # Whether a checkpoint reads waveforms is in its configuration, which only the hub has.
-        assert audio.name == "hidden_states" or audio.modality == "audio"
+        audio, _ = parse_feature(method.published.audio), parse_feature(method.published.text)
+        assert isinstance(audio, HiddenStates) or audio.modality == "audio"  # what a checkpoint reads is written on the hub
+        assert MethodSpec(method=name, options=dict(method.published.options)).checked()
     for variant in method.ablations.values():
         create(variant.method, audio_dim=AUDIO, text_dim=TEXT, num_classes=CLASSES, **variant.options)
 
