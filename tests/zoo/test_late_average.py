@@ -75,7 +75,7 @@ def test_the_rules_are_the_plain_ones(batch: Batch, rule: str, d: int) -> None:
     scores = [0.0, 0.0]
     if method.score is not None:
         scores = [0.7, -0.4]
-        method.score.data = torch.tensor(scores).double()
+        method.score.data = torch.tensor(scores, dtype=torch.double)
     output = method(batch)
     for index in range(5):
         single = plain_single(method, batch, index)
@@ -88,12 +88,12 @@ def test_the_rules_are_the_plain_ones(batch: Batch, rule: str, d: int) -> None:
             expected.append(combined if there else 1.0)
         expected = [value / sum(expected) for value in expected]
         # masked_softmax works in float32.
-        torch.testing.assert_close(output.logits[index].exp(), torch.tensor(expected).double(), atol=1e-6, rtol=0)
+        torch.testing.assert_close(output.logits[index].exp(), torch.tensor(expected, dtype=torch.double), atol=1e-6, rtol=0)
 
 
 def test_the_loss_is_one_cross_entropy_per_modality_over_what_is_there(batch: Batch) -> None:
     method = build()
-    method.class_weight = torch.tensor([0.5, 1.0, 3.0]).double()
+    method.class_weight = torch.tensor([0.5, 1.0, 3.0], dtype=torch.double)
     total = 0.0
     for modality in (0, 1):
         summed = weights = 0.0
@@ -127,7 +127,7 @@ def test_with_nothing_there_the_posterior_is_uniform_and_the_loss_zero(batch: Ba
     masks = {key: torch.zeros_like(getattr(batch, key)) for key in ("audio_mask", "text_mask", "present")}
     empty = batch._replace(**masks)
     output = method(empty)
-    torch.testing.assert_close(output.logits.exp(), torch.full((5, 3), 1 / 3).double())
+    torch.testing.assert_close(output.logits.exp(), torch.full((5, 3), 1 / 3, dtype=torch.double))
     loss = method.loss(output, empty)
     loss.backward()
     assert loss.item() == 0
@@ -136,7 +136,7 @@ def test_with_nothing_there_the_posterior_is_uniform_and_the_loss_zero(batch: Ba
 
 def test_the_map_holds_the_weights_of_what_is_there(batch: Batch) -> None:
     attention = build()(batch, maps=True).attention
-    expected = torch.tensor([[0.5, 0.5], [1, 0], [0, 1], [0, 0], [0.5, 0.5]]).double()
+    expected = torch.tensor([[0.5, 0.5], [1, 0], [0, 1], [0, 0], [0.5, 0.5]], dtype=torch.double)
     torch.testing.assert_close(attention["modality"], expected)
     assert build(rule="product")(batch, maps=True).attention == {}
 

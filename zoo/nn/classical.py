@@ -81,7 +81,8 @@ def _svm(
     """One class against the rest: the hyperplane, and the slope and offset of its sigmoid.
 
     Scores of fitting rows are too far from the boundary, so the sigmoid is fitted on scores of rows held out. A class with a
-    single group can't be held out: then it is fitted on the scores of the fitting rows.
+    single group can't be held out: then it is fitted on the scores of the fitting rows. Where held-out scores tell nothing they
+    fall with the class by chance; the slope is then 0, not negative, and the posterior the share of the class.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.svm import LinearSVC
@@ -102,12 +103,11 @@ def _svm(
             held = fold[groups] == number
             scores[held] = fit(~held).decision_function(rows[held])
     sigmoid = LogisticRegression(class_weight=weight).fit(scores[:, None], positive)
-    return {
-        "coef": model.coef_[0],
-        "intercept": model.intercept_[0],
-        "slope": sigmoid.coef_[0, 0],
-        "offset": sigmoid.intercept_[0],
-    }
+    slope, offset = sigmoid.coef_[0, 0], sigmoid.intercept_[0]
+    if slope < 0:
+        share = 0.5 if weight else positive.mean()
+        slope, offset = 0.0, np.log(share / (1 - share))
+    return {"coef": model.coef_[0], "intercept": model.intercept_[0], "slope": slope, "offset": offset}
 
 
 def _forest(model: Any) -> dict[str, Any]:  # noqa: ANN401 - scikit-learn has no types
