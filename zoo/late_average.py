@@ -1,0 +1,123 @@
+"""Decision-level fusion: one classifier per modality, whose posteriors are averaged, weighted or multiplied.
+
+The late-fusion baseline that Dehghani Tafti and BabaAli (2024) compare their early fusion with; their classifiers and rule are
+not published. Here each modality is pooled as in `early_concat` (functionals of frames, mean of tokens, standardised over the
+corpus) and classified by a network of its own. What is decided here, and why:
+
+* Each classifier has its own cross-entropy and the combination passes no gradient back, so nothing is fused before the decision.
+* ``rule="weighted"`` learns the two weights: the fused cross-entropy is added to the loss, over posteriors cut off from their
+  classifiers. Weights learnt on the training split favour the modality that overfits it, hence the plain mean is the default.
+* An absent modality is left out of the combination; with nothing there the posterior is uniform.
+"""
+
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from datamodules.batch import AUDIO, IGNORED, TEXT, Batch
+from zoo.base import FusionModule, Output, Variant
+from zoo.nn import MaskedNorm, make_encoder, masked_functionals, masked_mean, masked_softmax
+from zoo.nn.encoders import EncoderName
+
+
+class LateAverage(FusionModule):
+    """Combine the posteriors of an audio classifier and a text classifier."""
+
+    family = "late"
+    paper = "no single source; the late-fusion baseline of Dehghani Tafti and BabaAli, 2024 (wav2vec 2.0 and BERT, IEMOCAP)"
+    ablations = {  # noqa: RUF012 - read-only, declared by the base
+        "Late fusion, mean": Variant("late_average", {"rule": "mean"}),
+        "Late fusion, weighted": Variant("late_average", {"rule": "weighted"}),
+        "Late fusion, product": Variant("late_average", {"rule": "product"}),
+    }
+
+    def __init__(
+        self,
+        audio_dim: int,
+        text_dim: int,
+        num_classes: int,
+        rule: Literal["mean", "weighted", "product"] = "mean",
+        encoder: EncoderName = "identity",
+        hidden: int = 256,
+        layers: int = 2,
+        d: int = 256,
+        dropout: float = 0.5,
+    ) -> None:
+        """Build both classifiers.
+
+        Args:
+            audio_dim: Width Da of the frames, or of utterance vectors (T = 1).
+            text_dim: Width Dt of the token vectors, or of utterance vectors (L = 1).
+            num_classes: Number of classes C.
+            rule: ``mean`` of the posteriors, ``weighted`` mean with learnt weights, or their normalised ``product``.
+            encoder: Of the frames, before their functionals: ``identity``, ``bilstm`` or ``cnn``.
+            hidden: Half its width.
+            layers: Its layers.
+            d: Width of each classifier's hidden layer; 0 for linear classifiers.
+            dropout: Before every linear layer, and on the input of every encoder layer.
+
+        Raises:
+            ValueError: If ``rule`` is none of the three.
+        """
+        if rule not in {"mean", "weighted", "product"}:
+            raise ValueError(f"late_average: rule is {rule!r}; it must be 'mean', 'weighted' or 'product'")
+        super().__init__(num_classes)
+        self.save_hyperparameters()
+        self.rule = rule
+        self.encoder = make_encoder(encoder, audio_dim, hidden, layers, dropout)
+        self.audio_norm, self.text_norm = MaskedNorm(3 * self.encoder.dim), MaskedNorm(text_dim)
+        self.audio_classifier = _classifier(3 * self.encoder.dim, d, num_classes, dropout)
+        self.text_classifier = _classifier(text_dim, d, num_classes, dropout)
+        self.score = nn.Parameter(torch.zeros(2)) if rule == "weighted" else None
+
+    def forward(self, batch: Batch, maps: bool = False) -> Output:
+        """Classify each modality and combine.
+
+        ``logits`` are the log of the combined posterior; ``fused`` is what is combined, the log-posteriors of audio, then text
+        (B, 2C). Map ``modality`` (B, 2): the weights of audio and text, for the rules that have weights.
+        """
+        frames = self.encoder(batch.audio, batch.audio_mask)  # (B, T, D)
+        audio = self.audio_norm(masked_functionals(frames, batch.audio_mask), batch.present[:, AUDIO])  # (B, 3D)
+        text = self.text_norm(masked_mean(batch.text, batch.text_mask), batch.present[:, TEXT])  # (B, Dt)
+        logits = torch.stack([self.audio_classifier(audio), self.text_classifier(text)], dim=1)  # (B, 2, C)
+        # At least float32: half precision loses the small probabilities.
+        single = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+        combined, weights = self._combine(single.detach(), batch.present)
+        attention = {} if weights is None else {"modality": weights}
+        return Output(combined, single.flatten(1), attention if maps else None)
+
+    def _combine(self, single: Tensor, present: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Log-posteriors (B, 2, C) and presence (B, 2) -> the combined log-posterior (B, C) and the weights (B, 2)."""
+        if self.rule == "product":
+            return (single * present.unsqueeze(-1)).sum(1).log_softmax(-1), None
+        score = single.new_zeros(2) if self.score is None else self.score.to(single.dtype)
+        weights = masked_softmax(score.expand(len(single), 2), present)  # (B, 2)
+        posterior = (weights.unsqueeze(-1) * single.exp()).sum(1)  # (B, C)
+        posterior = torch.where(present.any(1, keepdim=True), posterior, 1 / self.num_classes)
+        return posterior.clamp(min=1e-12).log(), weights
+
+    def loss(self, output: Output, batch: Batch) -> Tensor:
+        """One cross-entropy per modality over the utterances that have it; with learnt weights the fused one too."""
+        assert output.fused is not None
+        audio, text = output.fused.chunk(2, dim=-1)
+        total = self._cross_entropy(audio, batch.label, batch.present[:, AUDIO])
+        total = total + self._cross_entropy(text, batch.label, batch.present[:, TEXT])
+        if self.score is not None:
+            total = total + self._cross_entropy(output.logits, batch.label, batch.present.any(1))
+        return total
+
+    def _cross_entropy(self, logits: Tensor, label: Tensor, kept: Tensor) -> Tensor:
+        """Weighted mean over the kept and labelled utterances; zero if there is none."""
+        weight = cast("Tensor | None", self.class_weight)
+        kept = kept & (label != IGNORED)
+        share = kept if weight is None else kept * weight[label.clamp(min=0)]
+        summed = F.cross_entropy(logits, label.masked_fill(~kept, IGNORED), weight, ignore_index=IGNORED, reduction="sum")
+        return summed / share.sum().clamp(min=1e-8)
+
+
+def _classifier(width: int, d: int, num_classes: int, dropout: float) -> nn.Sequential:
+    """Dropout and a linear layer, after one hidden layer if ``d`` is not 0."""
+    hidden = [nn.Dropout(dropout), nn.Linear(width, d), nn.ReLU()] if d else []
+    return nn.Sequential(*hidden, nn.Dropout(dropout), nn.Linear(d or width, num_classes))
