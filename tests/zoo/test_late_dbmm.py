@@ -164,6 +164,8 @@ def test_static_weights_are_the_plain_ones() -> None:
     present = torch.tensor([[1, 1, 1, 1]] * 4 + [[1, 0, 1, 1]] * 2).bool()
     columns[1] = columns[1][:4]
     torch.testing.assert_close(entropy_weights(posteriors, everything, present).tolist(), plain_static(columns))
+    unseen = present & torch.tensor([True, False, True, True])
+    torch.testing.assert_close(entropy_weights(posteriors, everything, unseen).tolist(), [expected[0], 0.0, *expected[1:]])
     alone = torch.tensor([False, False, True, False])
     assert entropy_weights(posteriors, alone).tolist() == [0, 0, 1, 0]
 
