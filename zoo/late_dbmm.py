@@ -212,7 +212,8 @@ class DBMM(FusionModule):
             base = part.eval()(*values)
             vectors = part.vectors(*values).float() if part.unfitted() else None
             seen.append(_Seen(base, vectors, batch.label))
-        self.audio.train(modes[0]), self.text.train(modes[1])
+        for part, mode in zip((self.audio, self.text), modes, strict=True):
+            part.train(mode)
         self._seen.append(seen)
         if self.trainer.is_last_batch:
             self._end_epoch()
@@ -261,10 +262,11 @@ def entropy_weights(posteriors: Tensor, active: Tensor, present: Tensor | None =
     Args:
         posteriors: (n, N, C).
         active: (N,); the others get 0.
-        present: (n, N), which rows count for which; None for all.
+        present: (n, N), which rows count for which; None for all. What no row counts for gets 0 too.
     """
     entropy = torch.special.entr(posteriors).sum(-1)  # (n, N)
     present = torch.ones_like(entropy, dtype=torch.bool) if present is None else present
+    active = active & present.any(0)
     mean = (entropy * present).sum(0) / present.sum(0).clamp(min=1) * active
     weights = (1 - mean / mean.sum().clamp(min=1e-8)) * active
     return torch.where(active.sum() > 1, weights / weights.sum().clamp(min=1e-8), active.to(weights))

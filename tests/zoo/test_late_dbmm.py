@@ -58,7 +58,7 @@ class _Data(L.LightningDataModule):
     test_dataloader = val_dataloader
 
 
-def fit(method: DBMM, data: _Data, folder: Path, epochs: int = 2, *callbacks: L.Callback) -> L.Trainer:
+def fit(method: DBMM, data: _Data, folder: Path, epochs: int = 2, *callbacks: L.Callback, lr: float = 1e-2) -> L.Trainer:
     torch.manual_seed(1)
     trainer = L.Trainer(
         max_epochs=epochs,
@@ -71,7 +71,7 @@ def fit(method: DBMM, data: _Data, folder: Path, epochs: int = 2, *callbacks: L.
         callbacks=list(callbacks),
         num_sanity_val_steps=1,
     )
-    method.training_options = Training(lr=1e-2)
+    method.training_options = Training(lr=lr)
     trainer.fit(method.train(), datamodule=data)
     method.eval()
     return trainer
@@ -164,6 +164,8 @@ def test_static_weights_are_the_plain_ones() -> None:
     present = torch.tensor([[1, 1, 1, 1]] * 4 + [[1, 0, 1, 1]] * 2).bool()
     columns[1] = columns[1][:4]
     torch.testing.assert_close(entropy_weights(posteriors, everything, present).tolist(), plain_static(columns))
+    unseen = present & torch.tensor([True, False, True, True])
+    torch.testing.assert_close(entropy_weights(posteriors, everything, unseen).tolist(), [expected[0], 0.0, *expected[1:]])
     alone = torch.tensor([False, False, True, False])
     assert entropy_weights(posteriors, alone).tolist() == [0, 0, 1, 0]
 
@@ -309,6 +311,14 @@ def test_the_static_weights_are_those_of_the_training_split(tmp_path: Path) -> N
         for base, weight in zip((audio, text), weights, strict=True)
     ]
     torch.testing.assert_close(method.weight.tolist(), plain_static(layer1), atol=1e-5, rtol=0)
+
+
+def test_the_static_weights_are_measured_without_dropout(tmp_path: Path) -> None:
+    """At a rate of next to nothing the network is the same afterwards."""
+    method, data = build(audio_classifiers="cnn,logistic", text_classifiers="", segments=1, dropout=0.5), _Data()
+    fit(method, data, tmp_path, 1, lr=1e-12)
+    base = method(collate_utterances(data.train)).fused.reshape(-1, 2, 3).exp().double()
+    torch.testing.assert_close(method.audio.weight.tolist(), plain_static([base[:, i].tolist() for i in (0, 1)]), atol=1e-5, rtol=0)
 
 
 def test_equal_weights_stay_equal(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def _forest(model: Any) -> dict[str, Any]:  # noqa: ANN401 - scikit-learn has no
     values = np.concatenate([tree.value[:, 0] for tree in trees])
     return {
         "root": starts,
-        "children": np.stack(children),
+        "children": np.stack(children, axis=1),
         "feature": np.concatenate([tree.feature for tree in trees]).clip(0).astype(np.int32),
         "threshold": np.concatenate([tree.threshold for tree in trees]),
         "value": (values / values.sum(1, keepdims=True)).astype(np.float32),
@@ -143,12 +143,15 @@ def classical_posterior(name: str, fitted: Fitted, vectors: Tensor, num_classes:
 def _posterior(name: str, fitted: Fitted, x: Tensor) -> Tensor:
     """(n, D) -> (n, K)."""
     if name == "forest":
-        feature, threshold, (left, right) = fitted["feature"], fitted["threshold"], fitted["children"]
-        node = fitted["root"].expand(len(x), -1)  # (n, trees)
+        feature, threshold, children = fitted["feature"].long(), fitted["threshold"], fitted["children"].flatten().long()
+        trees = len(fitted["root"])
+        node = fitted["root"].repeat(len(x))  # (n trees,); flat, because that is the fast way to look things up
+        row = torch.arange(len(x), device=x.device).repeat_interleave(trees) * x.shape[1]
+        values = x.float().flatten()
         for _ in range(int(fitted["depth"])):
-            low = x.gather(1, feature[node].long()).float() <= threshold[node]
-            node = torch.where(low, left[node], right[node]).long()
-        return fitted["value"][node].mean(1)
+            right = values.index_select(0, row + feature.index_select(0, node)) > threshold.index_select(0, node)
+            node = children.index_select(0, 2 * node + right)
+        return fitted["value"].index_select(0, node).reshape(len(x), trees, -1).mean(1)
     if name == "gnb":
         # The square is written out so that no (n, K, D) is made; in float64, since its terms cancel.
         x, theta, var = x.double(), fitted["theta"].double(), fitted["var"].double()  # (n, D), (K, D)

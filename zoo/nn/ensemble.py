@@ -56,7 +56,8 @@ class BaseClassifiers(nn.Module):
     @property
     def active(self) -> Tensor:
         """Which classifiers have been trained at all: (N,) bool."""
-        return torch.tensor([name in self.neural or name in self.fitted for name in self.names], device=self.weight.device)
+        found = [name in self.neural or name in self.fitted for name in self.names]
+        return torch.tensor(found, dtype=torch.bool, device=self.weight.device)
 
     def unfitted(self) -> bool:
         """Are there classifiers still to fit?"""
