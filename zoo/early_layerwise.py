@@ -39,7 +39,12 @@ class EarlyLayerwise(FusionModule):
         Training(40, 8, 32, 1e-4, 1e-2, "none", 1.0),
         {"audio_layers": 13, "text_layers": 13, "pooling": "mean"},
     )
-    ablations = {"Early fusion": Variant("early_layerwise", {})}  # noqa: RUF012 - read-only, declared by the base
+    # Strategies compared with the same encoders; IEMOCAP, four classes. Only the best one's figures are known.
+    ablations = {  # noqa: RUF012 - read-only, declared by the base
+        "Late fusion": Variant("late_average", {}),
+        "Cross-modal attention": Variant("cross_attention", {}),
+        "Early fusion": Variant("early_layerwise", {}, {"WAR": 77.75, "UAR": 78.42}),
+    }
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from benchmarks.cli import app
+from zoo import list_methods
 
 
 def run(*arguments: str | Path) -> Result:
@@ -35,7 +36,9 @@ def test_help_loads_nothing_heavy() -> None:
 
 def test_methods_as_json() -> None:
     found = {entry["name"]: entry for entry in json.loads(run("methods", "--json").stdout)}
-    assert set(found) == {"audio_only", "early_concat", "mer_han", "text_only"}
+    assert set(found) == set(list_methods())
+    assert {entry["family"] for entry in found.values()} == {"single", "early", "late", "model-level"}
+    assert {entry["unit"] for entry in found.values()} == {"utterance", "dialogue"}
     for entry in found.values():
         assert list(entry) == ["name", "family", "unit", "modalities", "parameters", "paper", "tracks"]
     assert found["mer_han"]["parameters"] == 6_459_652
