@@ -1,6 +1,5 @@
 """What every method promises, for every method of the zoo."""
 
-import re
 from pathlib import Path
 
 import lightning as L
