@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,8 +29,11 @@ from zoo.base import FusionModule
 FOLDER = Path(__file__).parent / "methods"
 AUDIO, TEXT, CLASSES = 40, 768, 4
 """Widths that most papers have: 40 MFCC, BERT-base, four classes."""
-SIZES = {3: "B", 5: "N", 15: "B·N", 211: "T", 13: "L"}
+SIZES = {7: "B", 11: "N", 77: "B·N", 211: "T", 13: "L", 224: "T+L"}
 """Sizes of the batch that is traced; no method has them as a width, so that a shape can name them."""
+
+
+_ARROW = {"arrowstyle": "-|>", "color": "#5b6472", "lw": 1.1, "shrinkA": 0, "shrinkB": 0}
 
 
 class Part(NamedTuple):
@@ -41,15 +45,15 @@ class Part(NamedTuple):
 
 
 def example(unit: str) -> Batch:
-    """A batch without padding, of 3 utterances or of 3 dialogues of 5, whose inputs ask for a gradient."""
+    """A batch without padding, of 7 utterances or of 7 dialogues of 11, whose inputs ask for a gradient."""
     random = np.random.default_rng(0)
 
     def item(number: int) -> Item:
         audio, text = random.normal(size=(211, AUDIO)), random.normal(size=(13, TEXT))
         return Item(audio.astype(np.float32), text.astype(np.float32), number % CLASSES, str(number), str(number % 2))
 
-    items = [item(number) for number in range(15)]
-    batch = collate_utterances(items[:3]) if unit == "utterance" else collate_dialogues([items[i : i + 5] for i in (0, 5, 10)])
+    items = [item(number) for number in range(77)]
+    batch = collate_utterances(items[:7]) if unit == "utterance" else collate_dialogues([items[i : i + 11] for i in range(0, 77, 11)])
     return batch._replace(audio=batch.audio.requires_grad_(), text=batch.text.requires_grad_())
 
 
@@ -91,7 +95,7 @@ def trace(method: FusionModule) -> "nx.DiGraph[str]":
             return
         calls = sum(node == name or node.startswith(f"{name} #") for node in graph)
         node = f"{name} #{calls + 1}" if calls else name
-        graph.add_node(node, part=Part(node, type(module).__name__, _shape(tensors[0])))
+        graph.add_node(node, part=Part(node, type(module).__name__.lstrip("_"), _shape(tensors[0])))
         ends[node] = [t.grad_fn for t in tensors]
         made.update((t.grad_fn, node) for t in tensors)
 
@@ -103,9 +107,9 @@ def trace(method: FusionModule) -> "nx.DiGraph[str]":
         output = method.eval()(batch)
     for handle in handles:
         handle.remove()
-    inputs = {id(getattr(batch, name)): name for name in method.modalities}
+    inputs = {id(getattr(batch, name)): f"input {name}" for name in method.modalities}
     for name in method.modalities:
-        graph.add_node(name, part=Part(name, "input", _shape(getattr(batch, name))))
+        graph.add_node(f"input {name}", part=Part(name, "input", _shape(getattr(batch, name))))
     graph.add_node("logits", part=Part("logits", "output", _shape(output.logits)))
     for node, functions in [*ends.items(), ("logits", [output.logits.grad_fn])]:
         waiting, seen = list(functions), set()
@@ -122,38 +126,64 @@ def trace(method: FusionModule) -> "nx.DiGraph[str]":
     return graph.subgraph(nx.ancestors(graph, "logits") | {"logits"}).copy()
 
 
+def _routed(graph: "nx.DiGraph[str]") -> tuple["nx.DiGraph[str]", list[list[str]]]:
+    """The graph with a knee in every layer that an edge passes, so that it can go around the boxes there; and the layers."""
+    depth = {node: number for number, layer in enumerate(nx.topological_generations(graph)) for node in layer}
+    for node in graph:  # an input stands right above what it feeds
+        if not list(graph.predecessors(node)):
+            depth[node] = min(depth[successor] for successor in graph.successors(node)) - 1
+    routed: nx.DiGraph[str] = nx.DiGraph()
+    layers: list[list[str]] = [[] for _ in range(max(depth.values()) + 1)]
+    for node in sorted(graph):
+        routed.add_node(node)
+        layers[depth[node]].append(node)
+    for source, target in sorted(graph.edges):
+        path = [source]
+        for passed in range(depth[source] + 1, depth[target]):
+            path.append(f"{source}→{target} {passed}")
+            layers[passed].append(path[-1])
+        nx.add_path(routed, [*path, target])
+    return routed, layers
+
+
+def _places(routed: "nx.DiGraph[str]", layers: list[list[str]]) -> dict[str, float]:
+    """Where a node stands in its layer: near what it is joined to, and at least one place from the next."""
+    x = {node: place - (len(layer) - 1) / 2 for layer in layers for place, node in enumerate(layer)}
+    for sweep in range(12):
+        for layer in layers if sweep % 2 == 0 else reversed(layers):
+            joined = routed.predecessors if sweep % 2 == 0 else routed.successors
+            wish = {node: float(np.mean([x[other] for other in joined(node)] or [x[node]])) for node in layer}
+            layer.sort(key=lambda node: (wish[node], node))
+            gap = [0.0, *np.cumsum([0.5 + 0.25 * ("→" not in a) + 0.25 * ("→" not in b) for a, b in pairwise(layer)])]
+            shift = float(np.mean([wish[node] - g for node, g in zip(layer, gap, strict=True)]))
+            spread = [max(wish[node], shift + g) if len(layer) == 1 else shift + g for node, g in zip(layer, gap, strict=True)]
+            x.update(zip(layer, spread, strict=True))
+    return x
+
+
 def draw(graph: "nx.DiGraph[str]", path: Path) -> None:
     """Draw the graph from the inputs at the top to the logits at the bottom, as SVG."""
-    layers = [sorted(layer) for layer in nx.topological_generations(graph)]
-    spots: dict[str, tuple[float, float]] = {}
-    for depth, layer in enumerate(layers):
-        # A box stands below the boxes that feed it.
-        layer.sort(key=lambda node: (np.mean([spots[p][0] for p in graph.predecessors(node)] or [0.0]), node))
-        for place, node in enumerate(layer):
-            spots[node] = (3.2 * (place - (len(layer) - 1) / 2), -1.25 * depth)
-    widest = max(map(len, layers))
-    figure = Figure(figsize=(max(3.2 * widest, 4.0), 1.25 * len(layers)))
+    routed, layers = _routed(graph)
+    x = _places(routed, layers)
+    spots = {node: (2.6 * x[node], -1.25 * depth) for depth, layer in enumerate(layers) for node in layer}
+    left, right = min(s[0] for s in spots.values()) - 1.3, max(s[0] for s in spots.values()) + 1.3
+    figure = Figure(figsize=(right - left, 1.25 * len(layers) - 0.15))
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_xlim(-1.6 * max(widest, 1.25), 1.6 * max(widest, 1.25))
-    axes.set_ylim(-1.25 * (len(layers) - 0.45), 0.65)
+    axes.set_xlim(left, right)
+    axes.set_ylim(-1.25 * (len(layers) - 1) - 0.55, 0.55)
     axes.axis("off")
-    depth_of = {node: depth for depth, layer in enumerate(layers) for node in layer}
-    for source, target in graph.edges:
-        far = depth_of[target] - depth_of[source] > 1
+    for source, target in routed.edges:
         (x0, y0), (x1, y1) = spots[source], spots[target]
-        bend = "arc3,rad=0.25" if far and abs(x0 - x1) < 0.1 else "arc3"
-        axes.annotate(
-            "",
-            (x1, y1 + 0.36),
-            (x0, y0 - 0.36),
-            arrowprops={"arrowstyle": "-|>", "color": "#5b6472", "lw": 1.1, "connectionstyle": bend, "shrinkA": 0, "shrinkB": 0},
-        )
+        y0, y1 = y0 - 0.31 * (source in graph), y1 + 0.33 * (target in graph)
+        axes.plot([x0, x1], [y0, y1], color="#5b6472", lw=1.1, solid_capstyle="round", zorder=1)
+        if target in graph:
+            axes.annotate("", (x1, y1), (x1 - 0.02 * (x1 - x0), y1 - 0.02 * (y1 - y0)), arrowprops=_ARROW)
     fills = {"input": "#dfeaf7", "output": "#e4f2e1"}
-    for node, (x, y) in spots.items():
+    for node in graph:
         part: Part = graph.nodes[node]["part"]
         box = {"boxstyle": "round,pad=0.35", "facecolor": fills.get(part.kind, "#f6f3ea"), "edgecolor": "#5b6472"}
         lines = [part.title] if part.kind in fills else [part.title, part.kind]
-        axes.text(x, y, "\n".join([*lines, part.shape]), ha="center", va="center", fontsize=8.5, color="#1d2430", bbox=box)
+        axes.text(*spots[node], "\n".join([*lines, part.shape]), ha="center", va="center", fontsize=8.5, color="#1d2430", bbox=box)
     with mpl.rc_context({"svg.hashsalt": "fusion-zoo", "svg.fonttype": "none"}):
         figure.savefig(path, metadata={"Date": None}, facecolor="white")
 
