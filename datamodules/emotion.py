@@ -322,8 +322,9 @@ class _Split(Dataset["Item | list[Item]"]):
         self.speakers = rows["speaker"].fillna("").astype(str).array
         self.unit = unit
         lengths = (utterances.audio.lengths + utterances.text.lengths)[indices]
+        self.groups: npt.NDArray[np.integer] | list[npt.NDArray[np.integer]]
         if unit == "utterance":
-            self.groups = list(np.arange(len(rows))[:, None])
+            self.groups = np.arange(len(rows))[:, None]
             self.sizes = lengths
         else:
             dialogue = rows["dialogue"].fillna(rows["utterance_id"])

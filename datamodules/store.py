@@ -288,8 +288,8 @@ def _by_size(inputs: Sequence[Input | None], keys: Keys) -> npt.NDArray[np.intp]
 
     distinct, first = np.unique(keys, return_index=True)
     first = first[distinct != b""]
-    order: npt.NDArray[np.intp] = np.argsort([size(inputs[position]) for position in first], kind="stable")
-    return first[order]  # of equal size: by key
+    by_size: npt.NDArray[np.intp] = first[np.argsort([size(inputs[position]) for position in first], kind="stable")]
+    return by_size  # of equal size: by key
 
 
 def _append(data: io.FileIO, index: io.FileIO, key: bytes, array: npt.NDArray[np.generic], feature: Feature) -> None:
