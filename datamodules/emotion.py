@@ -88,7 +88,6 @@ def load_utterances(
     table = corpus.table(skip_bad)
     total, problems = table.attrs["rows"], list(table.attrs["problems"])
     clips, cut, late = _clips(table, max_seconds)
-    texts = [None if pd.isna(text) else str(text) for text in table["text"]]
     try:
         audio_arrays = store.get(audio, clips)
     except UnreadableInputsError as error:
@@ -98,8 +97,7 @@ def load_utterances(
             raise BadInputError(_problem(corpus, table, position, failure) for position, failure in sorted(late.items()))
         problems += [str(_problem(corpus, table, position, failure)) for position, failure in sorted(late.items())]
         good = np.setdiff1d(np.arange(len(table)), list(late))
-        table = table.iloc[good].reset_index(drop=True)
-        clips, texts = [clips[i] for i in good], [texts[i] for i in good]
+        table, clips = table.iloc[good].reset_index(drop=True), _Clips(clips.table.iloc[good])
         audio_arrays = store.get(audio, clips)
     notes = []
     if problems:
@@ -110,29 +108,56 @@ def load_utterances(
         )
     if cut:
         notes.append(f"{cut} clips are longer than {max_seconds:g} s and were cut there")
-    return Utterances(
-        f"{corpus.name} {corpus.version}", table, audio_arrays, store.get(text, texts), total, tuple(notes), corpus.slices
-    )
+    text_arrays = store.get(text, _Texts(table["text"]))
+    return Utterances(f"{corpus.name} {corpus.version}", table, audio_arrays, text_arrays, total, tuple(notes), corpus.slices)
 
 
-def _clips(table: pd.DataFrame, max_seconds: float) -> tuple[list[Clip | None], int, dict[int, AudioError]]:
-    """The clip of every row, None where there is no audio; how many were cut; and rows whose audio is unreadable."""
-    clips: list[Clip | None] = []
-    cut, failures = 0, {}
-    known = table["seconds"] if "seconds" in table.columns else pd.Series(np.nan, index=table.index)
-    for position, (path, start, end, seconds) in enumerate(zip(table["audio"], table["start"], table["end"], known, strict=True)):
+class _Texts(Sequence[str | None]):
+    """The transcript of every row, None where there is none; made when asked for, because a list of them all is large."""
+
+    def __init__(self, column: pd.Series) -> None:
+        self.cells = column.array
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitem__(self, position: int) -> str | None:  # type: ignore[override]
+        text = self.cells[position]
+        return None if pd.isna(text) else str(text)
+
+
+class _Clips(Sequence[Clip | None]):
+    """The clip of every row of a table with ``audio``, ``start`` and ``end``, None where there is no audio."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self.table = table
+        self.columns = tuple(table[name].array for name in ("audio", "start", "end"))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, position: int) -> Clip | None:  # type: ignore[override]
+        path, start, end = (column[position] for column in self.columns)
         if pd.isna(path):
-            clips.append(None)
-            continue
-        clip = Clip(Path(path), None if pd.isna(start) else float(start), None if pd.isna(end) else float(end))
-        try:
-            length = inspect_clip(clip).seconds if pd.isna(seconds) else float(seconds)
-        except AudioError as error:
-            failures[position], length = error, 0.0
-        if length > max_seconds:
-            clip, cut = clip._replace(end=(clip.start or 0.0) + max_seconds), cut + 1
-        clips.append(clip)
-    return clips, cut, failures
+            return None
+        return Clip(Path(path), None if pd.isna(start) else float(start), None if pd.isna(end) else float(end))
+
+
+def _clips(table: pd.DataFrame, max_seconds: float) -> tuple[_Clips, int, dict[int, AudioError]]:
+    """The clips, cut to ``max_seconds``; how many were cut; and rows whose audio is unreadable."""
+    spans = table[["audio"]].assign(start=table["start"].astype(float), end=table["end"].astype(float))
+    clips, failures = _Clips(spans), {}
+    seconds = table["seconds"].to_numpy(float, copy=True) if "seconds" in table.columns else np.full(len(table), np.nan)
+    for position in np.flatnonzero(np.isnan(seconds)).tolist():
+        clip = clips[position]
+        if clip is not None:
+            try:
+                seconds[position] = inspect_clip(clip).seconds
+            except AudioError as error:
+                failures[position] = error
+    long = spans["audio"].notna() & (seconds > max_seconds)
+    end = spans["end"].mask(long, spans["start"].fillna(0.0) + max_seconds)
+    return _Clips(spans.assign(end=end)), int(long.sum()), failures
 
 
 def _problem(corpus: Corpus, table: pd.DataFrame, position: int, error: AudioError) -> Problem:
@@ -289,31 +314,35 @@ class _Split(Dataset["Item | list[Item]"]):
         unit: Unit,
         scales: Sequence[Scale | None],
     ) -> None:
-        rows = utterances.table.iloc[indices]
+        rows = utterances.table[["utterance_id", "label", "speaker", "dialogue", "turn"]].iloc[indices].reset_index(drop=True)
         self.audio, self.text, self.scales = utterances.audio, utterances.text, scales
-        self.ids = dict(zip(indices.tolist(), rows["utterance_id"], strict=True))
-        self.labels = dict(zip(indices.tolist(), (classes.index(label) for label in rows["label"]), strict=True))
-        self.speakers = dict(zip(indices.tolist(), rows["speaker"].fillna("").astype(str), strict=True))
+        self.indices = indices  # into the table, (n,); everything below is by position in this split
+        self.ids = rows["utterance_id"].array
+        self.labels = np.fromiter((classes.index(label) for label in rows["label"]), np.int64)
+        self.speakers = rows["speaker"].fillna("").astype(str).array
         self.unit = unit
-        lengths = utterances.audio.lengths + utterances.text.lengths
+        lengths = (utterances.audio.lengths + utterances.text.lengths)[indices]
+        self.groups: npt.NDArray[np.integer] | list[npt.NDArray[np.integer]]
         if unit == "utterance":
-            self.groups = [[index] for index in indices.tolist()]
+            self.groups = np.arange(len(rows))[:, None]
+            self.sizes = lengths
         else:
             dialogue = rows["dialogue"].fillna(rows["utterance_id"])
             ordered = rows.assign(dialogue=dialogue).sort_values("turn", kind="stable", na_position="last")
-            self.groups = [group.index.tolist() for _, group in ordered.groupby("dialogue", sort=False)]
-        self.sizes = np.array([lengths[group].max() * len(group) for group in self.groups])
+            self.groups = [group.index.to_numpy() for _, group in ordered.groupby("dialogue", sort=False)]
+            self.sizes = np.array([lengths[group].max() * len(group) for group in self.groups])
 
     def __len__(self) -> int:
         return len(self.groups)
 
     def __getitem__(self, number: int) -> Item | list[Item]:
-        items = [self._item(index) for index in self.groups[number]]
+        items = [self._item(position) for position in self.groups[number]]
         return items[0] if self.unit == "utterance" else items
 
-    def _item(self, index: int) -> Item:
+    def _item(self, position: int) -> Item:
+        index = self.indices[position]
         audio, text = (
             array if scale is None else (array.astype(np.float32) - scale[0]) / scale[1]
             for array, scale in zip((self.audio[index], self.text[index]), self.scales, strict=True)
         )
-        return Item(audio, text, self.labels[index], self.ids[index], self.speakers[index])
+        return Item(audio, text, int(self.labels[position]), self.ids[position], self.speakers[position])

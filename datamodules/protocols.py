@@ -127,7 +127,7 @@ def _own_split(table: pd.DataFrame, allow_speaker_overlap: bool) -> tuple[list[F
         raise ProtocolError(
             f"{unassigned} of {len(table)} utterances have no split, the first is {row['utterance_id']!r}; assign them all, or none"
         )
-    ids = {name: group["utterance_id"].tolist() for name, group in table.groupby("split")}
+    ids = {str(name): group.to_numpy(object) for name, group in table["utterance_id"].groupby(table["split"])}
     for name in ("train", "test"):
         if name not in ids:
             raise ProtocolError(f"no utterance has the split {name!r}; assign train and test (and val), or leave the column empty")
@@ -140,7 +140,8 @@ def _own_split(table: pd.DataFrame, allow_speaker_overlap: bool) -> tuple[list[F
                 "there is no val split, and none can be made that shares no speaker with train; "
                 "add rows with split 'val', fill in the column speaker, or pass --allow-speaker-overlap"
             )
-        ids["train"], ids["val"] = _hold_out(train, FOLDS, _linked(train, 2) if by_speaker else _by_dialogue(train))
+        kept, held_out = _hold_out(train["label"], FOLDS, _linked(train, 2) if by_speaker else _by_dialogue(train))
+        ids["train"], ids["val"] = ids["train"][kept], ids["train"][held_out]
         caveats.append(f"no val split was given: {len(ids['val'])} utterances of train were held out for it")
     return [Fold(0, tuple(ids["train"]), tuple(ids["val"]), tuple(ids["test"]))], caveats
 
@@ -182,35 +183,35 @@ def _by_dialogue(table: pd.DataFrame) -> pd.Series:
 
 
 def _cross_validation(table: pd.DataFrame, count: int, groups: pd.Series) -> list[Fold]:
+    ids = table["utterance_id"].to_numpy(object)  # the folds share these strings
     folds = []
-    for number, (rest, test) in enumerate(_grouped_folds(table, count, groups)):
+    for number, (rest, test) in enumerate(_grouped_folds(table["label"], count, groups)):
         # As many parts as leave validation about the size of test.
-        train, val = _hold_out(table.iloc[rest], max(2, count - 1), groups.iloc[rest])
-        folds.append(Fold(number, tuple(train), tuple(val), tuple(table["utterance_id"].iloc[test])))
+        train, val = _hold_out(table["label"].iloc[rest], max(2, count - 1), groups.iloc[rest])
+        folds.append(Fold(number, tuple(ids[rest[train]]), tuple(ids[rest[val]]), tuple(ids[test])))
     return folds
 
 
-def _hold_out(table: pd.DataFrame, parts: int, groups: pd.Series) -> tuple[list[str], list[str]]:
-    """Ids of all but the first of ``parts`` folds, and of that first one."""
-    train, val = _grouped_folds(table, min(parts, groups.nunique()), groups)[0]
-    return table["utterance_id"].iloc[train].tolist(), table["utterance_id"].iloc[val].tolist()
+def _hold_out(labels: pd.Series, parts: int, groups: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of all but the first of ``parts`` folds, and of that first one."""
+    return _grouped_folds(labels, min(parts, groups.nunique()), groups)[0]
 
 
-def _grouped_folds(table: pd.DataFrame, count: int, groups: pd.Series) -> list[tuple[np.ndarray, np.ndarray]]:
+def _grouped_folds(labels: pd.Series, count: int, groups: pd.Series) -> list[tuple[np.ndarray, np.ndarray]]:
     """Folds stratified by label that keep groups whole: positions of the rest and of the fold."""
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=0)
     try:
-        return list(splitter.split(np.zeros(len(table)), table["label"], groups))
+        return list(splitter.split(np.zeros(len(labels)), labels, groups))
     except ValueError as error:
-        raise ProtocolError(f"{len(table)} utterances can't be divided into {count} parts ({error})") from error
+        raise ProtocolError(f"{len(labels)} utterances can't be divided into {count} parts ({error})") from error
 
 
 def _audit(table: pd.DataFrame, folds: list[Fold], classes: tuple[str, ...], allow_speaker_overlap: bool) -> tuple[bool, list[str]]:
     """Check what the plan promises. Returns whether speakers overlap, and caveats."""
-    indexed = table.set_index("utterance_id")
+    facts = table[["speaker", "dialogue", "label"]]
     caveats, shared, cut, unseen = [], set(), set(), []
     for fold in folds:
-        parts = {name: indexed.loc[list(getattr(fold, name))] for name in ("train", "val", "test")}
+        parts = {name: facts[table["utterance_id"].isin(getattr(fold, name))] for name in ("train", "val", "test")}
         for one, other in combinations(parts, 2):
             shared |= set(parts[one]["speaker"].dropna()) & set(parts[other]["speaker"].dropna())
             cut |= set(parts[one]["dialogue"].dropna()) & set(parts[other]["dialogue"].dropna())

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 Input = Clip | str
 RECORD = np.dtype([("key", "S16"), ("offset", "<u8"), ("rows", "<u4"), ("checksum", "<u4")])
+Keys = npt.NDArray[np.bytes_]
 
 
 class StoreError(OSError):
@@ -61,7 +62,7 @@ class Arrays(Sequence[npt.NDArray[np.generic]]):
     """The arrays of one feature for a list of inputs, read from disk when asked for.
 
     ``arrays[i]`` has shape (T_i, D); an absent input has T_i = 0. ``lengths`` holds every T_i without reading anything.
-    Copies in other processes open their own handle.
+    Any number of threads and processes may read at once.
     """
 
     def __init__(self, feature: Feature, path: Path, records: npt.NDArray[np.void]) -> None:
@@ -69,7 +70,7 @@ class Arrays(Sequence[npt.NDArray[np.generic]]):
         self.feature = feature
         self.path = path
         self._records = records
-        self._handle: tuple[int, io.FileIO] | None = None
+        self._file: io.FileIO | None = None
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -89,26 +90,20 @@ class Arrays(Sequence[npt.NDArray[np.generic]]):
         rows, dim = int(record["rows"]), self.feature.dim
         if rows == 0:
             return np.zeros((0, dim), self.feature.dtype)
-        return np.frombuffer(_read(self._file(), record, self.feature, self.path), self.feature.dtype).reshape(rows, dim)
-
-    def _file(self) -> io.FileIO:
-        # A forked worker would share the parent's file position.
-        if self._handle is None or self._handle[0] != os.getpid():
-            self._handle = os.getpid(), self.path.open("rb", buffering=0)
-        return self._handle[1]
+        file = self._file or self.path.open("rb", buffering=0)
+        self._file = file
+        return np.frombuffer(_read(file, record, self.feature, self.path), self.feature.dtype).reshape(rows, dim)
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_handle": None}
+        return self.__dict__ | {"_file": None}
 
 
 def _read(file: io.FileIO, record: np.void, feature: Feature, path: Path) -> bytes:
     size = int(record["rows"]) * feature.dim * np.dtype(feature.dtype).itemsize
     offset = int(record["offset"])
-    # Asked first, because a damaged record may name more bytes than the memory holds.
-    data = b""
-    if offset + size <= os.fstat(file.fileno()).st_size:
-        file.seek(offset)
-        data = file.read(size)
+    # Asked first, because a damaged record may name more bytes than the memory holds. Not seek and read: threads, and forked
+    # processes, share the file's position.
+    data = os.pread(file.fileno(), size, offset) if offset + size <= os.fstat(file.fileno()).st_size else b""
     if len(data) != size:
         raise StoreError(f"{path} was cut short while it was in use; run the command again and the missing part is recomputed")
     return data
@@ -137,43 +132,42 @@ class FeatureStore:
         """
         folder = self.root / f"{feature.name}-{feature.key}"
         keys, failures = self._keys(inputs)
-        wanted = set(keys) - {b""}
+        wanted = np.setdiff1d(keys, [b""])
         present = _verified(folder, feature, wanted)
-        missing = wanted - set(present)
-        if missing:
+        missing = np.setdiff1d(wanted, present["key"])
+        if len(missing):
             with _writer(folder, feature):
-                missing -= set(_verified(folder, feature, missing))  # another process may have been first
+                missing = np.setdiff1d(missing, _verified(folder, feature, missing)["key"])  # another process may have been first
                 failures |= _extract(folder, feature, inputs, keys, missing)
             feature.release()
             present = _verified(folder, feature, wanted)
         if failures:
             raise UnreadableInputsError(dict(sorted(failures.items())))
+        if len(present) < len(wanted):
+            raise StoreError(f"{folder} was damaged while it was in use; run the command again and the missing part is recomputed")
         records = np.zeros(len(inputs), RECORD)
-        for position, key in enumerate(keys):
-            if key:
-                records[position] = present[key]
+        given = keys != b""
+        records[given] = present[np.searchsorted(present["key"], keys[given])]
         return Arrays(feature, folder / "data.bin", records)
 
-    def _keys(self, inputs: Sequence[Input | None]) -> tuple[list[bytes], dict[int, AudioError]]:
+    def _keys(self, inputs: Sequence[Input | None]) -> tuple[Keys, dict[int, AudioError]]:
         """The content key of every input, b"" for an absent or unreadable one, and what is wrong with the latter."""
         digests = FileDigests(self.root / "digests.tsv")
-        keys: list[bytes] = []
+        keys = np.zeros(len(inputs), RECORD["key"])
         failures: dict[int, AudioError] = {}
         for position, item in enumerate(inputs):
-            key = b""
-            if isinstance(item, str):
-                key = hashlib.blake2b(item.encode(), digest_size=16).digest()
-            elif item is not None:
-                try:
-                    content = digests[item.path]
-                except FileNotFoundError:
-                    failures[position] = AudioError("audio file is missing", "restore it or correct the path")
-                except OSError as error:
-                    failures[position] = AudioError(f"audio file can't be read ({error.strerror})", "check its permissions")
-                else:
-                    key = hashlib.blake2b(f"{content} {item.start} {item.end}".encode(), digest_size=16).digest()
-            # numpy's fixed-width bytes drop trailing zeros, so no key may end in one.
-            keys.append(key[:-1] + b"\x01" if key.endswith(b"\x00") else key)
+            if item is None:
+                continue
+            try:
+                name = item if isinstance(item, str) else f"{digests[item.path]} {item.start} {item.end}"
+            except FileNotFoundError:
+                failures[position] = AudioError("audio file is missing", "restore it or correct the path")
+            except OSError as error:
+                failures[position] = AudioError(f"audio file can't be read ({error.strerror})", "check its permissions")
+            else:
+                key = hashlib.blake2b(name.encode(), digest_size=16).digest()
+                # numpy's fixed-width bytes drop trailing zeros, so no key may end in one.
+                keys[position] = key[:-1] + b"\x01" if key.endswith(b"\x00") else key
         digests.save()
         return keys, failures
 
@@ -223,35 +217,32 @@ def _checksum(key: bytes, data: bytes) -> int:
     return zlib.crc32(data, zlib.crc32(key))
 
 
-def _verified(folder: Path, feature: Feature, wanted: set[bytes]) -> dict[bytes, np.void]:
-    """The records of the wanted keys whose arrays are complete and undamaged."""
-    newest = {bytes(key): number for number, key in enumerate(records["key"])} if len(records := _records(folder)) else {}
-    sound: dict[bytes, np.void] = {}
-    damaged = 0
-    numbers = sorted(newest[key] for key in wanted & newest.keys()) if (folder / "data.bin").exists() else []
-    if numbers:
-        with (folder / "data.bin").open("rb", buffering=0) as file:
-            for number in numbers:
-                record = records[number]
-                key = bytes(record["key"])
-                try:
-                    intact = record["rows"] > 0 and _checksum(key, _read(file, record, feature, folder)) == record["checksum"]
-                except StoreError:
-                    intact = False
-                if intact:
-                    sound[key] = record
-                damaged += not intact
-    if damaged:
-        log.warning("%d damaged entries in %s will be computed again", damaged, folder)
-    return sound
+def _verified(folder: Path, feature: Feature, wanted: Keys) -> npt.NDArray[np.void]:
+    """The records of the wanted keys whose arrays are complete and undamaged, sorted by key."""
+    records = _records(folder)[::-1]  # the newest of each key counts
+    keys, newest = np.unique(records["key"], return_index=True)
+    found = records[newest[np.isin(keys, wanted, assume_unique=True)]]
+    if not len(found) or not (folder / "data.bin").exists():
+        return found[:0]
+    intact = np.zeros(len(found), bool)
+    with (folder / "data.bin").open("rb", buffering=0) as file:
+        for number in np.argsort(found["offset"]):
+            record = found[number]
+            try:
+                data = _read(file, record, feature, folder)
+            except StoreError:
+                continue
+            intact[number] = record["rows"] > 0 and _checksum(bytes(record["key"]), data) == record["checksum"]
+    if not intact.all():
+        log.warning("%d damaged entries in %s will be computed again", np.count_nonzero(~intact), folder)
+    return found[intact]
 
 
-def _extract(
-    folder: Path, feature: Feature, inputs: Sequence[Input | None], keys: Sequence[bytes], missing: set[bytes]
-) -> dict[int, AudioError]:
+def _extract(folder: Path, feature: Feature, inputs: Sequence[Input | None], keys: Keys, missing: Keys) -> dict[int, AudioError]:
     """Compute and append the missing entries; returns the inputs that can't be read."""
     failures: dict[int, AudioError] = {}
     positions = _by_size(inputs, keys)
+    is_missing = np.isin(keys, missing)  # (len(inputs),)
     with ExitStack() as stack:
         with _writing(folder):
             data = stack.enter_context((folder / "data.bin").open("ab", buffering=0))
@@ -262,16 +253,16 @@ def _extract(
         # in, and a repeated extraction must give the bits that an uninterrupted one gives.
         for start in range(0, len(positions), feature.chunk):
             chunk = positions[start : start + feature.chunk]
-            if not any(keys[p] in missing for p in chunk):
+            if not is_missing[chunk].any():
                 continue
             loaded: dict[int, npt.NDArray[np.float32] | str] = {}
-            for position in chunk:
+            for position in chunk.tolist():
                 item = inputs[position]
                 try:
                     loaded[position] = load_clip(item, feature.sample_rate) if isinstance(item, Clip) else str(item)
                 except AudioError as error:
-                    failures |= {p: error for p, key in enumerate(keys) if key == keys[position]}
-            if not any(keys[p] in missing for p in loaded):
+                    failures |= dict.fromkeys(np.flatnonzero(keys == keys[position]).tolist(), error)
+            if not is_missing[list(loaded)].any():
                 continue  # all that was missing is unreadable
             arrays = feature.extract(list(loaded.values()))  # type: ignore[arg-type]
             for position, array in zip(loaded, arrays, strict=True):
@@ -279,28 +270,26 @@ def _extract(
                     absurd = AudioError(
                         f"{feature} of it isn't finite in {feature.dtype}", "look at its samples, their level is absurd"
                     )
-                    failures |= {p: absurd for p, key in enumerate(keys) if key == keys[position]}
-                elif keys[position] in missing:
+                    failures |= dict.fromkeys(np.flatnonzero(keys == keys[position]).tolist(), absurd)
+                elif is_missing[position]:
                     _append(data, index, keys[position], array, feature)
                     step()
     return failures
 
 
-def _by_size(inputs: Sequence[Input | None], keys: Sequence[bytes]) -> list[int]:
+def _by_size(inputs: Sequence[Input | None], keys: Keys) -> npt.NDArray[np.intp]:
     """One position per distinct key, short inputs first so that a padded chunk wastes little."""
-    first: dict[bytes, int] = {}
-    for position, key in enumerate(keys):
-        if key:
-            first.setdefault(key, position)
 
-    def size(position: int) -> tuple[float, bytes]:
-        item = inputs[position]
+    def size(item: Input | None) -> float:
         if isinstance(item, Clip):
             whole = item.path.stat().st_size if item.end is None else 0
-            return whole or (item.end or 0.0) - (item.start or 0.0), keys[position]
-        return len(item or ""), keys[position]
+            return whole or (item.end or 0.0) - (item.start or 0.0)
+        return len(item or "")
 
-    return sorted(first.values(), key=size)
+    distinct, first = np.unique(keys, return_index=True)
+    first = first[distinct != b""]
+    by_size: npt.NDArray[np.intp] = first[np.argsort([size(inputs[position]) for position in first], kind="stable")]
+    return by_size  # of equal size: by key
 
 
 def _append(data: io.FileIO, index: io.FileIO, key: bytes, array: npt.NDArray[np.generic], feature: Feature) -> None:

@@ -98,9 +98,9 @@ class Corpus(ABC):
         if problems and (fatal or not skip_bad):
             raise BadInputError(problems)
         rows = len(table)
-        table = table.drop(index=table.index[sorted({p.position for p in problems if p.position is not None})]).reset_index(
-            drop=True
-        )
+        if problems:
+            bad = sorted({problem.position for problem in problems if problem.position is not None})
+            table = table.drop(index=table.index[bad]).reset_index(drop=True)
         table.attrs = {"rows": rows, "problems": [str(problem) for problem in problems]}
         return table
 

@@ -6,13 +6,15 @@ optional; further columns are kept.
 """
 
 import csv
-import io
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from datamodules.audio import AudioError, Clip, inspect_clip
@@ -22,6 +24,8 @@ from datamodules.problems import BadInputError, Problem
 csv.field_size_limit(2**20)  # a transcript may be long; the default stops at 131,072 characters
 REQUIRED = ("utterance_id", "audio", "text", "label")
 SPLITS = {"train": "train", "val": "val", "dev": "val", "valid": "val", "validation": "val", "test": "test"}
+PART = 1000
+"""Rows read at a time."""
 
 
 class Manifest(Corpus):
@@ -45,60 +49,75 @@ class Manifest(Corpus):
 
     def read(self) -> Reading:
         """Read the CSV; see `Corpus.read`."""
-        rows, problems = self._rows()
-        table = pd.DataFrame(rows, dtype="str").replace("", None)
+        self._check_encoding()
+        problems: list[Problem] = []
+        parts: list[pd.DataFrame] = []
+        seconds = lru_cache(PART)(_seconds)  # several rows may name one clip
+        rows = self._rows(problems)
+        # A part at a time, because a row of Python's strings takes ten times the memory of a row of the table.
+        while part := list(islice(rows, PART)):
+            parts.append(self._table(part, len(parts) * PART, seconds, problems))
+        if not parts:
+            raise BadInputError([Problem(self.root, None, "the file has a header and no rows", "add one row per utterance")])
+        table = pd.concat(parts)
+        problems += self._duplicates(table)
+        table["split"] = table["split"].map(SPLITS)
+        return Reading(table, sorted(problems, key=lambda problem: problem.row or 0))
+
+    def _check_encoding(self) -> None:
+        """Read all of the file once, so that every line that doesn't decode is named, and nothing else."""
+        if not self.root.is_file():
+            raise BadInputError([Problem(self.root, None, "there is no such file", "name a CSV manifest")])
+        try:
+            with self.root.open(encoding=self.encoding) as file:
+                for _ in file:
+                    pass
+        except UnicodeDecodeError:
+            raise BadInputError(self._undecodable(self.root.read_bytes())) from None
+        except LookupError as error:
+            raise BadInputError([Problem(self.root, None, str(error), "name one that Python knows, such as cp1252")]) from None
+
+    def _table(
+        self, rows: list[dict[str, str]], first: int, seconds: Callable[[Clip], float | AudioError], problems: list[Problem]
+    ) -> pd.DataFrame:
+        """The rows as columns, indexed from ``first`` on; appends what is wrong within single rows to ``problems``."""
+        table = pd.DataFrame(rows, pd.RangeIndex(first, first + len(rows)), dtype="str").replace("", None)
         extra = [column for column in table.columns if column not in COLUMNS]
         table = table.reindex(columns=[*COLUMNS, *extra])
-        seconds: list[float | None] = []
-        problems += [*self._cells(table, seconds), *self._duplicates(table)]
-        table["seconds"] = pd.Series(seconds, dtype="float64")
-        table["audio"] = [None if pd.isna(a) else str(self._path(a)) for a in table["audio"]]
-        table["split"] = table["split"].map(SPLITS)
-        for column in ("start", "end"):
+        lengths: list[float | None] = []
+        problems += self._cells(table, seconds, lengths)
+        table["seconds"] = pd.Series(lengths, table.index, dtype="float64")
+        table["audio"] = pd.Series([None if pd.isna(a) else str(self._path(a)) for a in table["audio"]], table.index, dtype="str")
+        for column in ("start", "end", "turn"):
             table[column] = pd.to_numeric(table[column], errors="coerce")
-        table["turn"] = pd.to_numeric(table["turn"], errors="coerce")
         table["row"] = table["row"].astype(int)
-        return Reading(table, sorted(problems, key=lambda problem: problem.row or 0))
+        return table
 
     def _path(self, audio: str) -> Path:
         # Manifests written on Windows separate folders by a backslash.
         return Path(os.path.abspath(self.root.parent / audio.replace("\\", "/")))  # noqa: PTH100 - resolve() reads the disk
 
-    def _rows(self) -> tuple[list[dict[str, str]], list[Problem]]:
-        """The CSV's cells, stripped, with the line number as ``row``; and the rows whose number of cells is off."""
-        if not self.root.is_file():
-            raise BadInputError([Problem(self.root, None, "there is no such file", "name a CSV manifest")])
-        data = self.root.read_bytes()
-        try:
-            text = data.decode(self.encoding)
-        except UnicodeDecodeError:
-            raise BadInputError(self._undecodable(data)) from None
-        except LookupError as error:
-            raise BadInputError([Problem(self.root, None, str(error), "name one that Python knows, such as cp1252")]) from None
-        # Not str.splitlines: it also breaks lines at characters such as U+2028, which are part of a transcript.
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        columns = [name.strip() for name in reader.fieldnames or []]
-        missing = [name for name in REQUIRED if name not in columns]
-        if missing:
-            what = f"the header has no column {', '.join(missing)}; it has {', '.join(columns) or 'nothing'}"
-            raise BadInputError([Problem(self.root, 1, what, f"it needs {', '.join(REQUIRED)}")])
-        twice = sorted({name for name in columns if columns.count(name) > 1})
-        if twice:
-            raise BadInputError(
-                [Problem(self.root, 1, f"the header has {', '.join(twice)} twice", "give every column a name of its own")]
-            )
-        reader.fieldnames = columns
-        rows: list[dict[str, str]] = []
-        problems: list[Problem] = []
-        for cells in self._parsed(reader):
-            if None in cells or None in cells.values():
-                what = f"the row has {'more' if None in cells else 'fewer'} cells than the header's {len(columns)}"
-                problems.append(Problem(self.root, reader.line_num, what, "quote cells that hold a comma", len(rows)))
-            known = {name: (cells[name] or "").strip() for name in columns if name != "row"}
-            rows.append(known | {"row": str(reader.line_num)})
-        if not rows:
-            raise BadInputError([Problem(self.root, None, "the file has a header and no rows", "add one row per utterance")])
-        return rows, problems
+    def _rows(self, problems: list[Problem]) -> Iterator[dict[str, str]]:
+        """The CSV's cells, stripped, with the line number as ``row``; appends the rows whose number of cells is off."""
+        with self.root.open(encoding=self.encoding, newline="") as file:
+            reader = csv.DictReader(file)
+            columns = [name.strip() for name in reader.fieldnames or []]
+            missing = [name for name in REQUIRED if name not in columns]
+            if missing:
+                what = f"the header has no column {', '.join(missing)}; it has {', '.join(columns) or 'nothing'}"
+                raise BadInputError([Problem(self.root, 1, what, f"it needs {', '.join(REQUIRED)}")])
+            twice = sorted({name for name in columns if columns.count(name) > 1})
+            if twice:
+                raise BadInputError(
+                    [Problem(self.root, 1, f"the header has {', '.join(twice)} twice", "give every column a name of its own")]
+                )
+            reader.fieldnames = columns
+            for position, cells in enumerate(self._parsed(reader)):
+                if None in cells or None in cells.values():
+                    what = f"the row has {'more' if None in cells else 'fewer'} cells than the header's {len(columns)}"
+                    problems.append(Problem(self.root, reader.line_num, what, "quote cells that hold a comma", position))
+                known = {name: (cells[name] or "").strip() for name in columns if name != "row"}
+                yield known | {"row": str(reader.line_num)}
 
     def _parsed(self, reader: "csv.DictReader[str]") -> Iterator[dict[str | Any, str | Any]]:
         line = 1
@@ -124,10 +143,11 @@ class Manifest(Corpus):
                     "save the file as UTF-8, or pass --encoding cp1252",
                 )
 
-    def _cells(self, table: pd.DataFrame, seconds: list[float | None]) -> Iterator[Problem]:
-        """What is wrong within single rows; appends every clip's length to ``seconds``."""
-        headers: dict[Clip, AudioError | float] = {}
-        for position, row in enumerate(table.to_dict("records")):
+    def _cells(
+        self, table: pd.DataFrame, seconds: Callable[[Clip], float | AudioError], lengths: list[float | None]
+    ) -> Iterator[Problem]:
+        """What is wrong within single rows; appends every clip's length to ``lengths``."""
+        for position, row in zip(table.index.tolist(), table.to_dict("records"), strict=True):
 
             def problem(what: str, remedy: str, line: int = int(row["row"]), position: int = position) -> Problem:
                 return Problem(self.root, line, what, remedy, position)
@@ -145,20 +165,18 @@ class Manifest(Corpus):
                 if value is None and not pd.isna(row[name]):
                     yield problem(f"{name} is {row[name]!r}", "it must be a number")
             if pd.isna(row["audio"]):
-                seconds.append(None)
+                lengths.append(None)
                 continue
-            clip = Clip(self._path(row["audio"]), times["start"], times["end"])
-            if clip not in headers:
-                headers[clip] = _seconds(clip)
-            found = headers[clip]
-            seconds.append(found if isinstance(found, float) else None)
+            found = seconds(Clip(self._path(row["audio"]), times["start"], times["end"]))
+            lengths.append(found if isinstance(found, float) else None)
             if isinstance(found, AudioError):
                 yield problem(f"{row['audio']}: {found.what}", found.remedy)
 
     def _duplicates(self, table: pd.DataFrame) -> Iterator[Problem]:
         """Ids that stand in more than one row, and above all in more than one split."""
-        ids = table["utterance_id"]
-        for name, group in table[ids.notna() & ids.duplicated(keep=False)].groupby("utterance_id"):
+        hashes = np.fromiter(map(hash, table["utterance_id"]), np.int64, len(table))  # a fraction of the ids' own memory
+        alike = table.loc[pd.Series(hashes).duplicated(keep=False).to_numpy(), ["utterance_id", "row", "split"]]
+        for name, group in alike.groupby("utterance_id"):
             first, splits = int(group["row"].iloc[0]), group["split"].dropna().unique()
             where = f" and is in two splits ({', '.join(splits)})" if len(splits) > 1 else ""
             for position, row in zip(group.index[1:].tolist(), group["row"].iloc[1:], strict=True):

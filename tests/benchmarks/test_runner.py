@@ -200,7 +200,8 @@ def test_a_process_that_dies_is_recorded_and_the_rest_go_on(suite: Suite, tmp_pa
     (tmp_path / "methods").mkdir()
     killer = (Path(zoo.__file__).parent / "text_only.py").read_text()
     killer = killer.replace(
-        "        x, weights = batch.text, None", "        import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+        "        x, weights = self.encoder(batch.text, batch.text_mask), None",
+        "        import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
     )
     (tmp_path / "methods" / "killer.py").write_text(killer)
     (tmp_path / "methods" / "sitecustomize.py").write_text(f"import zoo; zoo.__path__.append({str(tmp_path / 'methods')!r})\n")

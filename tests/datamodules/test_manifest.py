@@ -277,3 +277,17 @@ def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path.write_text("utterance_id,audio,text,label,label\na,b,c,d,e\n")
     with pytest.raises(BadInputError, match="the header has label twice"):
         Manifest(path).table()
+
+
+def test_a_manifest_longer_than_a_part(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Positions, line numbers and duplicates count through the whole file; columns that are empty in one part keep their kind."""
+    lines = [f"u{n},{'good.wav' if n > 3 else ''},text {n},calm,{'s' if n > 5 else ''},,{n},train,," for n in range(10)]
+    lines[7] = "u1,none.wav,text,calm,,,,test,,"
+    manifest = write(folder, HEADER + "\n".join(lines) + "\n")
+    whole = manifest.read()
+    monkeypatch.setattr("datamodules.corpora.manifest.PART", 2)
+    in_parts = manifest.read()
+    pd.testing.assert_frame_equal(in_parts.table, whole.table)
+    assert in_parts.problems == whole.problems
+    assert [(p.row, p.position) for p in in_parts.problems] == [(9, 7), (9, 7)]
+    assert manifest.table(skip_bad=True)["utterance_id"].tolist() == [f"u{n}" for n in range(10) if n != 7]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -377,6 +378,14 @@ def test_other_processes_read_the_right_data(tmp_path: Path, sounds: Path, metho
     for reader in readers:
         reader.join(timeout=30)
         assert reader.exitcode == 0
+
+
+def test_threads_read_the_right_data(tmp_path: Path, sounds: Path) -> None:
+    arrays = FeatureStore(tmp_path / "store").get(Toy(), clips(sounds))
+    expected = [array.tobytes() for array in arrays]
+    positions = [n % FILES for n in range(20_000)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda p: arrays[p].tobytes(), positions)) == [expected[p] for p in positions]
 
 
 def test_pickled_after_use(tmp_path: Path, sounds: Path) -> None:
