@@ -53,7 +53,8 @@ def example(unit: str) -> Batch:
         return Item(audio.astype(np.float32), text.astype(np.float32), number % CLASSES, str(number), str(number % 2))
 
     items = [item(number) for number in range(77)]
-    batch = collate_utterances(items[:7]) if unit == "utterance" else collate_dialogues([items[i : i + 11] for i in range(0, 77, 11)])
+    turns = [items[i : i + 11] for i in range(0, 77, 11)]
+    batch = collate_utterances(items[:7]) if unit == "utterance" else collate_dialogues(turns)
     return batch._replace(audio=batch.audio.requires_grad_(), text=batch.text.requires_grad_())
 
 
