@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zoo.nn import BiGRU, BiLSTM, LocalAttention, MultiHeadAttention, masked_mean, masked_softmax, masked_statistics
+from zoo.nn import (
+    BiGRU,
+    BiLSTM,
+    LocalAttention,
+    MaskedNorm,
+    MultiHeadAttention,
+    masked_functionals,
+    masked_mean,
+    masked_softmax,
+    masked_statistics,
+)
 
 
 def mask_of(*lengths: int) -> Tensor:
@@ -116,3 +126,27 @@ def test_masked_softmax() -> None:
     weights = masked_softmax(scores, torch.tensor([[True, True, False], [False, False, False]]))
     total = math.e + math.e**2
     torch.testing.assert_close(weights, torch.tensor([[math.e / total, math.e**2 / total, 0.0], [0.0, 0.0, 0.0]]))
+
+
+def test_functionals_are_mean_deviation_and_deviation_of_the_steps() -> None:
+    x, mask = torch.randn(3, 5, 2).double(), mask_of(5, 2, 1)
+    for b, length in enumerate((5, 2, 1)):
+        frames = x[b, :length]
+        steps = torch.stack([frames[t + 1] - frames[t] for t in range(length - 1)]) if length > 1 else torch.zeros(1, 2)
+        parts = [frames.mean(0)] + [(part.var(0, correction=0) + 1e-5).sqrt() for part in (frames, steps)]
+        torch.testing.assert_close(masked_functionals(x, mask)[b], torch.cat(parts), check_dtype=False)
+
+
+def test_masked_norm_standardises_over_real_items_only() -> None:
+    norm, x = MaskedNorm(3), 5 + 2 * torch.randn(4, 6, 3)
+    mask = mask_of(6, 3, 1, 0)
+    real = torch.cat([x[0], x[1, :3], x[2, :1]])
+    expected = (real - real.mean(0)) / (real.var(0, correction=0) + 1e-5).sqrt()
+    scaled = norm.train()(torch.where(mask.unsqueeze(-1), x, torch.tensor(1e6)), mask)
+    torch.testing.assert_close(scaled[mask], expected, atol=1e-5, rtol=1e-5)
+    assert not scaled[~mask].any()
+    torch.testing.assert_close(norm.running_mean, 0.1 * real.mean(0))
+    before = norm.running_mean.clone()
+    one = norm(x[:1, 0], torch.tensor([True]))
+    torch.testing.assert_close(one, norm.eval()(x[:1, 0], torch.tensor([True])))
+    torch.testing.assert_close(norm.running_mean, before)

@@ -62,9 +62,8 @@ class MaskedNorm(nn.BatchNorm1d):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
         """(..., D), (...) bool -> (..., D), zero where masked. A single item in training gets the running statistics."""
-        real = x[mask]  # (n, D)
-        if self.training and len(real) < 2:
-            scaled = F.batch_norm(real, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        else:
-            scaled = super().forward(real)
-        return torch.zeros_like(x).masked_scatter(mask.unsqueeze(-1), scaled.to(x.dtype))
+        if self.training and mask.sum() > 1:
+            scaled = super().forward(x[mask]).to(x.dtype)  # (n, D)
+            return torch.zeros_like(x).masked_scatter(mask.unsqueeze(-1), scaled)
+        scaled = F.batch_norm(x.flatten(0, -2), self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return scaled.view_as(x).to(x.dtype) * mask.unsqueeze(-1)
