@@ -6,6 +6,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from benchmarks.spec import MethodSpec
@@ -211,6 +212,43 @@ def test_every_method_says_what_it_is(name: str) -> None:
         assert MethodSpec(method=name, options=dict(method.published.options)).checked()
     for variant in method.ablations.values():
         create(variant.method, audio_dim=AUDIO, text_dim=TEXT, num_classes=CLASSES, **variant.options)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_resumed_training_ends_where_uninterrupted_training_does(name: str, tmp_path: Path) -> None:
+    data = _Data(batch_of(name, items(9)))
+    whole, half, resumed = (build(name, dropout=0.0) for _ in range(3))
+    trainer(4, tmp_path).fit(whole, datamodule=data)
+    stopped = trainer(2, tmp_path)
+    stopped.fit(half, datamodule=data)
+    stopped.save_checkpoint(tmp_path / "half.ckpt")
+    trainer(4, tmp_path).fit(resumed, datamodule=data, ckpt_path=tmp_path / "half.ckpt")
+    expected = whole.eval()(data.batch).logits
+    torch.testing.assert_close(resumed.eval()(data.batch).logits, expected, atol=0, rtol=0)
+    assert not torch.equal(half.eval()(data.batch).logits, expected)
+
+
+class _TensorsOnly(nn.Module):
+    """What torch.export can take: a method whose batch comes as tensors."""
+
+    def __init__(self, method: FusionModule, batch: Batch) -> None:
+        super().__init__()
+        self.method, self.ids = method, batch.utterance_id
+        self.names = [name for name, value in batch._asdict().items() if isinstance(value, torch.Tensor)]
+
+    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+        batch = Batch(**dict(zip(self.names, tensors, strict=True)), utterance_id=self.ids)
+        return self.method(batch).logits
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_can_be_exported(name: str) -> None:
+    if name in {"hcam", "cnn_bert_attention"}:
+        pytest.skip("encodes the real turns only, and their number depends on the data")
+    method, batch = build(name), batch_of(name, items(6))
+    tensors = tuple(value for value in batch if isinstance(value, torch.Tensor))
+    exported = torch.export.export(_TensorsOnly(method, batch), tensors).module()
+    torch.testing.assert_close(exported(*tensors), method(batch).logits)
 
 
 def test_unknown_names_list_the_near_ones() -> None:
