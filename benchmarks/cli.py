@@ -34,7 +34,9 @@ SuiteArgument = Annotated[Path | None, typer.Argument(help="A suite in YAML; the
 CorpusOption = Annotated[str | None, typer.Option(help="A corpus's name, or the path of a CSV manifest.")]
 ProtocolOption = Annotated[str | None, typer.Option(help="auto, split@1, speaker-5fold@1, overlap-5fold@1.")]
 SeedsOption = Annotated[str | None, typer.Option(help="How many, or a list such as 4,7.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="mer_han.hidden=128, training.lr=0.001; may be repeated.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="mer_han.hidden=128, training.lr=0.001, text_encoder.trainable=top:2; repeatable.")
+]
 OutOption = Annotated[Path, typer.Option(help="Folder of the results.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed.")]
 WorkersOption = Annotated[int, typer.Option(help="Processes that read features ahead of each run.")]

@@ -127,8 +127,9 @@ def _row(spec: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         "coverage": utterances["usable"] / utterances["named"],
         **{f"war_{name}={value}": war for name, values in result["slices"].items() for value, war in values.items()},
         **{f"recall_{label}": recall for label, recall in result["scores"]["recall"].items()},
-        "audio": result["features"]["audio"],
-        "text": result["features"]["text"],
+        "audio": result["features"]["audio"] + _fine_tuned(spec, "audio"),
+        "text": result["features"]["text"] + _fine_tuned(spec, "text"),
+        "_fine_tuned": "".join(f", {m}{tuned}" for m in ("audio", "text") if (tuned := _fine_tuned(spec, m))),
         "training": json.dumps(spec["training"], sort_keys=True),
         "headline": result["headline"],
         "finished": result["finished"],
@@ -141,12 +142,19 @@ def _row(spec: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _fine_tuned(spec: dict[str, Any], modality: str) -> str:
+    """What to say of a modality's encoder: nothing if it is frozen."""
+    encoder = spec.get(f"{modality}_encoder", {"trainable": "none"})  # older results have no such key
+    return "" if encoder["trainable"] == "none" else f" (fine-tuned {encoder['trainable']}, lr {encoder['lr']:g})"
+
+
 def _condition(spec: dict[str, Any]) -> str:
     """Everything that the rows of one table have in common. The data stand for themselves, since names of manifests repeat."""
     keys = ["track", "corpus", "protocol", "precision", "max_seconds", "classes"]
     if spec["track"] == "controlled":  # in the other track every method has features of its own, and so another digest
         keys += ["data", "audio", "text", "training"]
-    return json.dumps({key: spec[key] for key in keys}, sort_keys=True)
+    encoders = {f"{modality}_encoder": _fine_tuned(spec, modality) for modality in ("audio", "text")}
+    return json.dumps({key: spec[key] for key in keys} | encoders, sort_keys=True)
 
 
 def _identity(spec: dict[str, Any]) -> tuple[Any, ...]:
@@ -167,7 +175,7 @@ def _captions(rows: pd.DataFrame, superseded: int) -> list[str]:
         f"{first['corpus']}, protocol {first['protocol']}, {first['track']} track",
         f"audio {first['audio']}, text {first['text']}; {budget}; {first['precision']}"
         if first["track"] == "controlled"
-        else f"features and training as each method's paper has them; {first['precision']}",
+        else f"features and training as each method's paper has them{first['_fine_tuned']}; {first['precision']}",
         f"{rows['fold'].nunique()} fold(s) x {rows['seed'].nunique()} seed(s), {test} test utterances in all; mean ± sample "
         "standard deviation over runs; the test split was used once per run, after selection on validation",
         f"coverage: {counts['usable']} of {counts['named']} utterances ({100 * counts['usable'] / counts['named']:.1f} %)",

@@ -32,15 +32,17 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from benchmarks import results
 from benchmarks.cost import CostMeter, parameter_counts
 from benchmarks.plots import confusion_figure
-from benchmarks.spec import MethodSpec, RunSpec, Suite, code_version
+from benchmarks.spec import MethodSpec, RunSpec, Suite, SuiteError, code_version
 from datamodules.corpora import open_corpus
 from datamodules.emotion import EmotionDataModule, Utterances, load_utterances
-from datamodules.features import parse_feature
+from datamodules.features import Feature, FeatureError, parse_feature
+from datamodules.features.transformer import HiddenStates
 from datamodules.problems import UnknownNameError
 from datamodules.protocols import Plan, apply_protocol
 from datamodules.store import FeatureStore
 from zoo import create, get_method
 from zoo.base import FusionModule, Training, score_metrics
+from zoo.nn.pretrained import Encoder, PretrainedEncoder, encoder_input
 
 log = logging.getLogger(__name__)
 
@@ -55,11 +57,17 @@ class Outcome(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A run with the data it needs."""
+    """A run with the data it needs.
+
+    ``audio`` and ``text`` are the features that the method reads. The utterances hold them, or, where their encoder is trained
+    with the method, what it reads: samples or token ids.
+    """
 
     spec: RunSpec
     utterances: Utterances
     plan: Plan
+    audio: Feature
+    text: Feature
 
 
 def resolve_precision(precision: str) -> str:
@@ -80,18 +88,26 @@ def expand(suite: Suite, precision: str = "auto", store: FeatureStore | None = N
     Raises:
         BadInputError: If the corpus has bad rows and the suite doesn't skip them.
         ProtocolError: If the corpus can't be split as asked.
+        SuiteError: If an encoder is to be trained that a feature doesn't have.
     """
     corpus = open_corpus(suite.corpus, suite.root, suite.encoding)
+    # What isn't used must not tell runs apart.
+    audio_encoder, text_encoder = (e if e.trains else Encoder() for e in (suite.audio_encoder, suite.text_encoder))
 
     @cache
-    def load(audio: str, text: str) -> tuple[Utterances, Plan]:
-        utterances = load_utterances(corpus, parse_feature(audio), parse_feature(text), store, suite.skip_bad, suite.max_seconds)
+    def load(audio: Feature, text: Feature) -> tuple[Utterances, Plan]:
+        utterances = load_utterances(corpus, audio, text, store, suite.skip_bad, suite.max_seconds)
         return utterances, apply_protocol(utterances.table, suite.protocol, suite.allow_speaker_overlap)
 
-    jobs = []
+    prepared = []
     for entry in suite.methods:
-        audio, text, training, options = _conditions(suite, entry)
-        utterances, plan = load(audio, text)
+        audio_name, text_name, training, options = _conditions(suite, entry)
+        audio, text = parse_feature(audio_name), parse_feature(text_name)
+        inputs = _input("audio", audio, audio_encoder, entry), _input("text", text, text_encoder, entry)
+        prepared.append((entry, audio, text, inputs, training, options))
+    jobs = []
+    for entry, audio, text, inputs, training, options in prepared:
+        utterances, plan = load(*inputs)
         for fold in plan.folds:
             for seed in suite.seeds:
                 spec = RunSpec(
@@ -104,16 +120,28 @@ def expand(suite: Suite, precision: str = "auto", store: FeatureStore | None = N
                     classes=plan.classes,
                     fold=fold.number,
                     track=suite.track,
-                    audio=utterances.audio.feature.identity(),
-                    text=utterances.text.feature.identity(),
+                    audio=audio.identity(),
+                    text=text.identity(),
+                    audio_encoder=audio_encoder,
+                    text_encoder=text_encoder,
                     training=training,
                     precision=resolve_precision(precision),
                     seed=seed,
                     max_seconds=suite.max_seconds,
                     code=code_version(entry.method),
                 )
-                jobs.append(Job(spec, utterances, plan))
+                jobs.append(Job(spec, utterances, plan, audio, text))
     return jobs
+
+
+def _input(modality: str, feature: Feature, encoder: Encoder, entry: MethodSpec) -> Feature:
+    """What the corpus is loaded with: the feature, or what its encoder reads if that is trained with the method."""
+    if feature.modality != modality:
+        raise FeatureError(f"{feature} reads {feature.modality}; it can't be the {modality} feature")
+    try:
+        return encoder_input(feature, encoder)
+    except FeatureError as error:
+        raise SuiteError(f"{modality}_encoder.trainable is {encoder.trainable!r}, but for {entry.method} {error}") from error
 
 
 def _conditions(suite: Suite, entry: MethodSpec) -> tuple[str, str, Training, dict[str, Any]]:
@@ -292,8 +320,13 @@ def _fit_and_test(job: Job, folder: Path, workers: int, epoch: Callable[[str], N
         spec.seed,
         workers,
     )
-    model = create(spec.method, audio_dim=data.audio_dim, text_dim=data.text_dim, num_classes=len(plan.classes), **spec.options)
+    model = create(spec.method, audio_dim=job.audio.dim, text_dim=job.text.dim, num_classes=len(plan.classes), **spec.options)
     model.training_options = spec.training
+    for modality, feature, settings in (("audio", job.audio, spec.audio_encoder), ("text", job.text, spec.text_encoder)):
+        # A method that doesn't read a modality has no use for its encoder.
+        if settings.trains and modality in model.modalities:
+            assert isinstance(feature, HiddenStates), "_input has refused any other"
+            model.pretrained[modality] = PretrainedEncoder(feature, settings)
     logger = TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
     monitor = f"val/{plan.headline}"
     checkpoint = ModelCheckpoint(folder, "checkpoint", monitor, mode="max", save_weights_only=True)
@@ -346,7 +379,7 @@ def _fit_and_test(job: Job, folder: Path, workers: int, epoch: Callable[[str], N
             "peak_memory_mib": round(meter.peak_memory_mib, 1),
         },
         "headline": plan.headline,
-        "features": {"audio": str(job.utterances.audio.feature), "text": str(job.utterances.text.feature)},
+        "features": {"audio": str(job.audio), "text": str(job.text)},
         "caveats": [*plan.caveats, *job.utterances.notes],
         "environment": environment(model),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -449,3 +482,4 @@ def _quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*The number of training batches.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode.*")  # an encoder's frozen layers

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from datamodules.problems import UnknownNameError
 from zoo import get_method, list_methods, method_options
 from zoo.base import Training
+from zoo.nn.pretrained import Encoder
 
 Track = Literal["controlled", "published"]
 
@@ -98,6 +99,8 @@ class Suite(BaseModel):
             paper's, or these where it has none.
         audio: Audio feature of the controlled track.
         text: Text feature of the controlled track.
+        audio_encoder: Whether the encoder of a ``hidden_states`` audio feature is trained with the method, in either track.
+        text_encoder: The same for text.
         methods: What to compare.
         seeds: Each is a run of its own.
         training: Budget of the controlled track.
@@ -115,6 +118,8 @@ class Suite(BaseModel):
     track: Track = "controlled"
     audio: str = "mfcc"
     text: str = "hidden_states"
+    audio_encoder: Encoder = Encoder()
+    text_encoder: Encoder = Encoder()
     methods: Annotated[tuple[MethodSpec, ...], BeforeValidator(_methods)] = Field(
         default="all", validate_default=True, min_length=1
     )
@@ -134,7 +139,8 @@ def load_suite(path: Path | None = None, overrides: dict[str, Any] | None = None
     Args:
         path: The YAML file; None for the defaults.
         overrides: Keys of `Suite` that replace the file's; None values don't count.
-        settings: ``METHOD.OPTION=VALUE`` for a method of the suite, or ``training.KEY=VALUE``; values are read as YAML.
+        settings: ``METHOD.OPTION=VALUE`` for a method of the suite, ``training.KEY=VALUE``, ``text_encoder.KEY=VALUE`` or
+            ``audio_encoder.KEY=VALUE``; values are read as YAML.
 
     Raises:
         SuiteError: If the file can't be read or a value is wrong.
@@ -166,6 +172,10 @@ def load_suite(path: Path | None = None, overrides: dict[str, Any] | None = None
         raise SuiteError(f"{path or 'command line'}: {where}: {first['msg']} (got {first['input']!r})") from error
 
 
+_SETTINGS = {"training": Training, "audio_encoder": Encoder, "text_encoder": Encoder}
+"""Keys of a suite with keys of their own, which ``--set`` reaches."""
+
+
 def _apply(setting: str, values: dict[str, Any]) -> None:
     match = re.fullmatch(r"(\w+)\.(\w+)=(.*)", setting)
     if not match:
@@ -179,11 +189,11 @@ def _apply(setting: str, values: dict[str, Any]) -> None:
         )
     except yaml.YAMLError as error:
         raise SuiteError(f"--set {setting}: the value can't be read ({error})") from error
-    if owner == "training":
-        known = list(asdict(Training()))
+    if owner in _SETTINGS:
+        known = [field.name for field in fields(_SETTINGS[owner])]
         if option not in known:
-            raise UnknownNameError("training setting", option, known)
-        values["training"] = {**(values.get("training") or {}), option: value}
+            raise UnknownNameError(f"{owner} setting", option, known)
+        values[owner] = {**(values.get(owner) or {}), option: value}
         return
     MethodSpec(method=owner, options={option: value}).checked()
     chosen = [entry["method"] if isinstance(entry, dict) else entry.method for entry in values["methods"]]
@@ -210,6 +220,8 @@ class RunSpec(BaseModel):
         track: Which conditions.
         audio: Identity of the audio feature.
         text: Identity of the text feature.
+        audio_encoder: What of the audio feature's encoder is trained.
+        text_encoder: What of the text feature's encoder is trained.
         training: Hyper-parameters.
         precision: As Lightning names it.
         seed: Of weights, dropout and batch order.
@@ -230,6 +242,8 @@ class RunSpec(BaseModel):
     track: Track
     audio: dict[str, Any]
     text: dict[str, Any]
+    audio_encoder: Encoder = Encoder()
+    text_encoder: Encoder = Encoder()
     training: Training
     precision: str
     seed: int

@@ -46,6 +46,39 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+@pytest.fixture(scope="session")
+def tiny_speech(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A wav2vec 2.0 of a few thousand random weights with the original's seven convolutions, the base model's group norm too."""
+    return save_speech(tmp_path_factory.mktemp("speech") / "tiny-wav2vec2")
+
+
+@pytest.fixture(scope="session")
+def tiny_large_speech(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same with the large model's norms: a layer norm after each convolution, and one before each transformer layer."""
+    folder = tmp_path_factory.mktemp("speech") / "tiny-wav2vec2-large"
+    return save_speech(folder, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True)
+
+
+def save_speech(folder: Path, **changes: object) -> str:
+    import torch
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+    torch.manual_seed(0)
+    config = Wav2Vec2Config(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        conv_dim=(8,) * 7,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+        **changes,
+    )
+    Wav2Vec2Model(config).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
+    return str(folder)
+
+
 def tone(label: str, seconds: float, seed: int, rate: int = RATE) -> np.ndarray:
     """A noisy tone whose pitch tells the label: (samples,) float32."""
     random = np.random.default_rng(seed)

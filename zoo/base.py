@@ -6,7 +6,7 @@ The base owns the one step for training, validation and test, the metrics, the o
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
@@ -14,7 +14,7 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -25,6 +25,8 @@ from torchmetrics.classification import (
 
 from datamodules.batch import IGNORED, Batch
 from datamodules.emotion import Unit
+from datamodules.features.transformer import HiddenStates
+from zoo.nn.pretrained import Encoder, PretrainedEncoder
 
 Family = Literal["single", "early", "late", "model-level"]
 
@@ -142,6 +144,7 @@ class FusionModule(L.LightningModule, ABC):
         published: The paper's features and hyper-parameters, or None where there is no paper.
         ablations: The paper's ablation table, row by row in its order.
         training_options: Set by the runner before training.
+        pretrained: Encoders that are trained with the method, by modality, ``audio`` or ``text``; set by the runner, else empty.
     """
 
     family: ClassVar[Family]
@@ -156,6 +159,7 @@ class FusionModule(L.LightningModule, ABC):
         super().__init__()
         self.num_classes = num_classes
         self.training_options = Training()
+        self.pretrained = nn.ModuleDict()
         metrics = score_metrics(num_classes)
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
@@ -175,6 +179,13 @@ class FusionModule(L.LightningModule, ABC):
         Returns:
             Logits (B, C), and for dialogues (B, N, C).
         """
+
+    def encode(self, batch: Batch) -> Batch:
+        """Replace token ids and samples by the states of the encoders in ``pretrained``; what `forward` and `loss` are given."""
+        for modality, encoder in self.pretrained.items():
+            states, mask = encoder(getattr(batch, modality), getattr(batch, f"{modality}_mask"))
+            batch = batch._replace(**{modality: states, f"{modality}_mask": mask})
+        return batch
 
     def loss(self, output: Output, batch: Batch) -> Tensor:
         """Cross-entropy over labelled utterances; a method with an extra term adds it to this."""
@@ -205,6 +216,7 @@ class FusionModule(L.LightningModule, ABC):
         self._step(batch, "test", self.test_metrics)
 
     def _step(self, batch: Batch, split: str, metrics: MetricCollection) -> Tensor:
+        batch = self.encode(batch)
         output = self(batch)
         loss = self.loss(output, batch)
         labelled = batch.label.flatten() != IGNORED
@@ -236,12 +248,33 @@ class FusionModule(L.LightningModule, ABC):
         self.confusion.reset()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW over everything trainable."""
+        """AdamW over everything trainable; each encoder in ``pretrained`` is a group with a learning rate of its own."""
         options = self.training_options
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        return torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
+        own = [p for name, p in self.named_parameters() if p.requires_grad and not name.startswith("pretrained.")]
+        encoders = cast("list[PretrainedEncoder]", list(self.pretrained.values()))
+        groups: list[dict[str, Any]] = [
+            {"params": own},
+            *({"params": [p for p in e.parameters() if p.requires_grad], "lr": e.settings.lr} for e in encoders),
+        ]
+        return torch.optim.AdamW([g for g in groups if g["params"]], lr=options.lr, weight_decay=options.weight_decay)
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:  # noqa: ANN401
         """Limit the gradient's norm."""
         if self.training_options.grad_clip:
             self.clip_gradients(optimizer, self.training_options.grad_clip, "norm")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep how to load the encoders in ``pretrained``, and only those of their weights that are trained."""
+        encoders = cast("dict[str, PretrainedEncoder]", dict(self.pretrained.items()))
+        checkpoint["pretrained"] = {name: (asdict(e.feature), asdict(e.settings)) for name, e in encoders.items()}
+        for name, parameter in self.pretrained.named_parameters(prefix="pretrained"):
+            if not parameter.requires_grad:
+                del checkpoint["state_dict"][name]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Load the encoders that aren't there yet, and take what is frozen in them from their own checkpoints."""
+        for modality, (feature, settings) in checkpoint.get("pretrained", {}).items():
+            if modality not in self.pretrained:
+                self.pretrained[modality] = PretrainedEncoder(HiddenStates(**feature), Encoder(**settings))
+        for name, value in self.pretrained.state_dict(prefix="pretrained.").items():
+            checkpoint["state_dict"].setdefault(name, value)

@@ -207,6 +207,9 @@ class DBMM(FusionModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ANN401
         """Keep the batch's posteriors; after the last one fit what is not fitted and weigh, before the epoch is validated."""
         modes = self.audio.training, self.text.training
+        self.pretrained.eval()
+        batch = self.encode(batch)
+        self.pretrained.train()
         seen = []
         for part, values in zip((self.audio, self.text), self._inputs(batch), strict=True):
             base = part.eval()(*values)

@@ -14,10 +14,14 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from datamodules.features import Feature, FeatureError, Modality
 
 MINILM = "minilm"
+
+SHORTEST = 400
+"""Samples that wav2vec 2.0's convolutions need for one output frame; shorter waveforms are padded."""
 
 
 class CheckpointError(RuntimeError):
@@ -102,7 +106,7 @@ class _Transformer(Feature):
 
 @dataclass(frozen=True)
 class TokenIds(_Transformer):
-    """Token ids with the checkpoint's special tokens, (L, 1): for methods that own and fine-tune their text encoder.
+    """Token ids with the checkpoint's special tokens, (L, 1): for a text encoder inside the model, to be fine-tuned.
 
     Args:
         checkpoint: Whose tokenizer.
@@ -171,6 +175,17 @@ class HiddenStates(_Transformer):
         """Width of the encoder, times the number of layers where they lie side by side."""
         return int(_config(self.checkpoint).hidden_size) * (len(self.layers) if self.combine == "concat" else 1)
 
+    @property
+    def highest(self) -> int:
+        """The last layer that is read, counted from the embedding, 0.
+
+        Raises:
+            FeatureError: If the encoder has no such layer.
+        """
+        count = int(_config(self.checkpoint).num_hidden_layers) + 1
+        self._check(count)
+        return max(layer % count for layer in self.layers)
+
     def extract(self, inputs: Sequence[npt.NDArray[np.float32]] | Sequence[str]) -> list[npt.NDArray[np.generic]]:
         """Run the encoder: transcripts (one padded batch) or waveforms (one by one) -> (T, D), special tokens included.
 
@@ -196,32 +211,41 @@ class HiddenStates(_Transformer):
         model = _encoder(self.checkpoint)
         with torch.inference_mode():
             states = model(**inputs.to(model.device), output_hidden_states=True).hidden_states
-        count = len(states)
+        return cast("npt.NDArray[np.float32]", self.combined(states).float().cpu().numpy())
+
+    def combined(self, states: Sequence[Tensor]) -> Tensor:
+        """Choose and combine the layers: the encoder's hidden states, each (B, T, D) -> (B, T, `dim`)."""
+        self._check(len(states))
+        chosen = [states[layer] for layer in self.layers]
+        return torch.cat(chosen, dim=-1) if self.combine == "concat" else torch.stack(chosen).mean(0)
+
+    def _check(self, count: int) -> None:
         if not all(-count <= layer < count for layer in self.layers):
             raise FeatureError(f"{self}: {self.checkpoint} has the layers 0 to {count - 1} (or -{count} to -1)")
-        chosen = [states[layer] for layer in self.layers]
-        combined = torch.cat(chosen, dim=-1) if self.combine == "concat" else torch.stack(chosen).mean(0)  # (B, T, D)
-        return cast("npt.NDArray[np.float32]", combined.float().cpu().numpy())
 
 
 def _waveform_inputs(checkpoint: str, waveform: npt.NDArray[np.float32] | str) -> Any:  # noqa: ANN401
-    shortest = 400  # samples that wav2vec 2.0's convolutions need for one output frame
-    padded = np.pad(np.asarray(waveform), (0, max(0, shortest - len(waveform))))
-    return _extractor(checkpoint)(padded, sampling_rate=Feature.sample_rate, return_tensors="pt")
+    padded = np.pad(np.asarray(waveform), (0, max(0, SHORTEST - len(waveform))))
+    return waveform_extractor(checkpoint)(padded, sampling_rate=Feature.sample_rate, return_tensors="pt")
 
 
 @cache
-def _extractor(checkpoint: str) -> Any:  # noqa: ANN401
+def waveform_extractor(checkpoint: str) -> Any:  # noqa: ANN401
+    """What prepares waveforms for the checkpoint."""
     from transformers import AutoFeatureExtractor
 
     return load_pretrained(AutoFeatureExtractor, checkpoint)
 
 
-@cache
-def _encoder(checkpoint: str) -> Any:  # noqa: ANN401
+def load_encoder(checkpoint: str) -> Any:  # noqa: ANN401
+    """The checkpoint's encoder, anew at every call, on the CPU and in evaluation mode."""
     from transformers import AutoModel
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return load_pretrained(AutoModel, checkpoint).to(device).eval()
+    return load_pretrained(AutoModel, checkpoint).eval()
+
+
+@cache
+def _encoder(checkpoint: str) -> Any:  # noqa: ANN401
+    return load_encoder(checkpoint).to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))

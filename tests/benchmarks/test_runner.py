@@ -19,7 +19,7 @@ import zoo
 from benchmarks import Suite, bench, read_leaderboard
 from benchmarks.results import METRICS, read_results
 from benchmarks.runner import Outcome, expand, resolve_precision, scores, slice_scores
-from benchmarks.spec import MethodSpec
+from benchmarks.spec import MethodSpec, SuiteError, load_suite
 from zoo.base import FusionModule, Training
 
 FAST = Training(max_epochs=2, batch_size=16, lr=1e-2)
@@ -337,3 +337,53 @@ def test_progress_tells_every_epoch(suite: Suite, tmp_path: Path) -> None:
         "text_only fold 0 seed 3: epoch 1 of at most 2",
         "text_only fold 0 seed 3: epoch 2 of at most 2",
     ]
+
+
+def test_encoders_are_trained_with_the_method(manifest: Path, tiny_bert: str, tiny_speech: str, tmp_path: Path) -> None:
+    """Every method of the suite reads the same inputs; a method gets the encoders of what it reads."""
+    methods = ["text_only", {"method": "audio_only", "options": {"hidden": 4}}, {"method": "bc_lstm", "options": {"hidden": 4}}]
+    features = {name: f"hidden_states(checkpoint={folder!r})" for name, folder in (("audio", tiny_speech), ("text", tiny_bert))}
+    values = {"corpus": str(manifest), "methods": methods, "seeds": 1, **features}
+    settings = ["training.max_epochs=1", "text_encoder.trainable=top:1", "text_encoder.lr=1e-3", "audio_encoder.trainable=top:2"]
+    frozen, suite = load_suite(None, values, settings[:1]), load_suite(None, values, settings)
+    outcomes = bench(suite, tmp_path / "runs")
+    assert [outcome.error for outcome in outcomes] == [""] * 3
+    counts = {}
+    for outcome in outcomes:
+        result = json.loads((outcome.folder / "result.json").read_text())
+        assert result["spec"]["text_encoder"] == {"trainable": "top:1", "lr": 1e-3}
+        assert result["spec"]["audio_encoder"] == {"trainable": "top:2", "lr": 1e-5}
+        assert result["spec"]["text"]["name"] == result["spec"]["audio"]["name"] == "hidden_states"
+        assert result["features"] == features
+        counts[outcome.spec.method] = result["costs"]["trainable_parameters"]
+    before = [json.loads((o.folder / "result.json").read_text())["costs"] for o in bench(frozen, tmp_path / "frozen")]
+    text = sum(p.numel() for p in _layers(tiny_bert)[-1].parameters())
+    audio = sum(p.numel() for layer in _layers(tiny_speech) for p in layer.parameters())
+    more = [count - costs["trainable_parameters"] for count, costs in zip(counts.values(), before, strict=True)]
+    assert more == [text, audio, text + audio]
+    board = read_leaderboard(tmp_path / "runs")
+    assert len(board.captions) == 1
+    caption = board.to_markdown()
+    assert f"{features['audio']} (fine-tuned top:2, lr 1e-05), text {features['text']} (fine-tuned top:1, lr 0.001);" in caption
+    assert [outcome.status for outcome in bench(suite, tmp_path / "runs")] == ["cached"] * 3
+
+
+def _layers(checkpoint: str) -> list:
+    from datamodules.features.transformer import load_encoder
+
+    encoder = load_encoder(checkpoint).encoder
+    return list(encoder.layer if hasattr(encoder, "layer") else encoder.layers)
+
+
+def test_an_encoder_that_is_not_there(suite: Suite, tiny_bert: str) -> None:
+    for settings, message in (
+        ({"audio_encoder": {"trainable": "all"}}, "audio_encoder.trainable is 'all', but for text_only mfcc.* has no encoder"),
+        ({"text_encoder": {"trainable": "top:4"}}, "text_encoder.trainable is 'top:4', .* reads 3 layers above the embedding"),
+    ):
+        with pytest.raises(SuiteError, match=message):
+            expand(Suite(**(suite.model_dump() | settings)))
+
+
+def test_settings_of_a_frozen_encoder_tell_no_runs_apart(suite: Suite) -> None:
+    other = Suite(**(suite.model_dump() | {"text_encoder": {"lr": 0.5}}))
+    assert [job.spec.fingerprint for job in expand(other)] == [job.spec.fingerprint for job in expand(suite)]

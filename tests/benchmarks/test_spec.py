@@ -11,6 +11,7 @@ from datamodules.features import parse_feature
 from datamodules.problems import UnknownNameError
 from zoo import list_methods
 from zoo.base import Training
+from zoo.nn.pretrained import Encoder
 
 SUITES = sorted((Path(benchmarks.__file__).parent / "suites").glob("*.yaml"))
 
@@ -50,6 +51,7 @@ def test_options_override_the_file(tmp_path: Path) -> None:
         ({"methods": [{"method": "mer_han", "options": {"hiden": 1}}]}, [], "did you mean 'hidden'"),
         ({"seed": 3}, [], "no suite key is called 'seed'; did you mean 'seeds'"),
         ({}, ["mer_han.head=3"], "no option of mer_han is called 'head'; did you mean 'heads'"),
+        ({}, ["text_encoder.train=all"], "no text_encoder setting is called 'train'; did you mean 'trainable'"),
         ({}, ["training.epochs=3"], "no training setting is called 'epochs'; did you mean 'max_epochs'"),
     ],
 )
@@ -73,6 +75,10 @@ def test_unknown_names_list_the_near_ones(tmp_path: Path, values: dict, settings
         ("seeds: 0", [], "seeds"),
         ("methods: []", [], "methods"),
         ("training: {batch_size: 0}", [], "training.batch_size"),
+        ("text_encoder: {trainable: top:0}", [], "text_encoder.trainable: .*none, top:K with K at least 1, such as top:2, or all"),
+        ("{}", ["audio_encoder.trainable=top"], r"audio_encoder.trainable: .*it must be none, top:K .* \(got 'top'\)"),
+        ("{}", ["text_encoder.trainable=2"], "text_encoder.trainable"),
+        ("{}", ["text_encoder.lr=0"], "text_encoder.lr"),
         ("{}", ["mer_han.hidden=many"], "mer_han.hidden is 'many'; it must be of the kind of its default, 256"),
         ("{}", ["mer_han.cross_attention=1"], "mer_han.cross_attention is 1"),
         ("{}", ["mer_han.hidden=[1"], "the value can't be read"),
@@ -116,6 +122,8 @@ def spec(**changes: object) -> RunSpec:
         {"protocol": "split-overlap@1"},
         {"fold": 1},
         {"audio": {"name": "logmel"}},
+        {"audio_encoder": Encoder("all")},
+        {"text_encoder": Encoder("top:2")},
         {"training": Training(lr=0.5)},
         {"precision": "bf16-mixed"},
         {"seed": 1},
@@ -161,6 +169,16 @@ def test_a_mapping_of_methods_keeps_its_options(tmp_path: Path) -> None:
     suite = load_suite(path, {}, ["training.lr=1e-2", "mer_han.dropout=0"])
     assert suite.methods == (MethodSpec(method="mer_han", options={"hidden": 64, "dropout": 0}), MethodSpec(method="text_only"))
     assert suite.training.lr == 0.01
+
+
+def test_encoders_are_set_like_training(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text("audio_encoder: {trainable: all, lr: 3e-6}\ntext_encoder:\n  trainable: top:4\n")
+    suite = load_suite(path, {}, ["text_encoder.lr=2e-5", "audio_encoder.trainable=top:12"])
+    assert suite.audio_encoder == Encoder("top:12", 3e-6)
+    assert suite.text_encoder == Encoder("top:4", 2e-5)
+    assert Suite().text_encoder == Suite().audio_encoder == Encoder("none")
+    assert load_suite(None, {}, ["text_encoder.trainable=none"]).text_encoder == Encoder()
 
 
 def test_run_ids_fit_a_folder_name() -> None:

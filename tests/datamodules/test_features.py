@@ -125,6 +125,7 @@ def test_silence_is_finite() -> None:
         "hidden_states(layers=(0, 1), combine='concat')",
         "log_spectrogram(hop_ms=10.0)",
         "token_ids",
+        "waveform",
     ],
 )
 def test_parsing_reads_what_printing_writes(text: str) -> None:
@@ -191,7 +192,7 @@ def test_values_out_of_range(text: str, message: str) -> None:
 
 
 def test_every_feature_is_found_by_its_name() -> None:
-    assert {"mfcc", "logmel", "log_spectrogram", "hidden_states", "token_ids"} <= set(list_features())
+    assert {"mfcc", "logmel", "log_spectrogram", "hidden_states", "token_ids", "waveform"} <= set(list_features())
     for name, feature in list_features().items():
         assert parse_feature(name) == feature()
 
@@ -239,6 +240,12 @@ def test_token_ids(tiny_bert: str) -> None:
     assert arrays[0].dtype == np.int32
 
 
+def test_waveform() -> None:
+    waves = [waveform(s, n) for n, s in enumerate((0.5, 0.01))]
+    for array, wave in zip(parse_feature("waveform").extract(waves), waves, strict=True):
+        np.testing.assert_array_equal(array, wave[:, None])
+
+
 @pytest.mark.parametrize(("kind", "length"), [("long", 64), ("one token", 3), ("nothing", 2)])
 def test_length_of_text(tiny_bert: str, kind: str, length: int) -> None:
     """[CLS], the words and [SEP]; longer texts end where the encoder's positions do."""
@@ -264,25 +271,6 @@ def test_minilm_is_installed() -> None:
     happy, glad, bus = (a.mean(0) for a in feature.extract(["I am so happy!", "What a joyful day", "The bus stops at the corner"]))
     near, far = (a @ happy / np.linalg.norm(a) / np.linalg.norm(happy) for a in (glad, bus))
     assert near > far + 0.1
-
-
-@pytest.fixture(scope="module")
-def tiny_speech(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A wav2vec 2.0 of a few thousand random weights with the original's seven convolutions."""
-    folder = tmp_path_factory.mktemp("speech") / "tiny-wav2vec2"
-    torch.manual_seed(0)
-    config = transformers.Wav2Vec2Config(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        conv_dim=(8,) * 7,
-        num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=4,
-    )
-    transformers.Wav2Vec2Model(config).save_pretrained(folder)
-    transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
-    return str(folder)
 
 
 def test_hidden_states_of_speech(tiny_speech: str) -> None:
