@@ -316,7 +316,7 @@ def _fit_and_test(job: Job, folder: Path, workers: int, epoch: Callable[[str], N
         plan.folds[spec.fold],
         plan.classes,
         get_method(spec.method).unit,
-        spec.training.batch_size,
+        items_per_batch(job),
         spec.seed,
         workers,
     )
@@ -384,6 +384,21 @@ def _fit_and_test(job: Job, folder: Path, workers: int, epoch: Callable[[str], N
         "environment": environment(model),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }, predictions
+
+
+def items_per_batch(job: Job) -> int:
+    """Utterances, or dialogues, per batch.
+
+    In the controlled track a step sees about as many utterances whatever the method's unit is: a batch of dialogues has as many
+    of them as hold ``batch_size`` utterances on average. In the published track papers count in the method's own unit.
+    """
+    size = job.spec.training.batch_size
+    if job.spec.track == "published" or get_method(job.spec.method).unit == "utterance":
+        return size
+    fold, table = job.plan.folds[job.spec.fold], job.utterances.table.set_index("utterance_id")
+    train = table.loc[list(fold.train), "dialogue"]
+    dialogues = train.nunique() + int(train.isna().sum())  # an utterance without a dialogue is one of its own
+    return max(1, round(size * dialogues / len(train)))
 
 
 class _EpochReport(L.Callback):

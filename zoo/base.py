@@ -67,7 +67,8 @@ class Training:
     Attributes:
         max_epochs: Epochs at the most.
         patience: Epochs without a better validation score before training stops.
-        batch_size: Utterances per batch (dialogues for dialogue methods).
+        batch_size: Utterances per batch. A dialogue method gets as many dialogues as hold that many on average; in the published
+            track it counts dialogues.
         lr: Adam's learning rate.
         weight_decay: Decoupled weight decay (AdamW); 0 is Adam.
         class_weights: ``balanced`` weighs the loss by inverse class frequency in training, ``none`` doesn't.

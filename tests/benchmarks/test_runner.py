@@ -18,9 +18,9 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 import zoo
 from benchmarks import Suite, bench, read_leaderboard
 from benchmarks.results import METRICS, read_results
-from benchmarks.runner import Outcome, expand, resolve_precision, scores, slice_scores
+from benchmarks.runner import Outcome, expand, items_per_batch, resolve_precision, scores, slice_scores
 from benchmarks.spec import MethodSpec, SuiteError, load_suite
-from zoo.base import FusionModule, Training
+from zoo.base import FusionModule, Published, Training
 
 FAST = Training(max_epochs=2, batch_size=16, lr=1e-2)
 
@@ -387,3 +387,16 @@ def test_an_encoder_that_is_not_there(suite: Suite, tiny_bert: str) -> None:
 def test_settings_of_a_frozen_encoder_tell_no_runs_apart(suite: Suite) -> None:
     other = Suite(**(suite.model_dump() | {"text_encoder": {"lr": 0.5}}))
     assert [job.spec.fingerprint for job in expand(other)] == [job.spec.fingerprint for job in expand(suite)]
+
+
+@pytest.mark.parametrize(("track", "expected"), [("controlled", [16, 3]), ("published", [32, 32])])
+def test_a_step_of_dialogues_sees_as_many_utterances_as_a_step_of_utterances(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch, track: str, expected: list[int]
+) -> None:
+    # The manifest's dialogues have six turns. Published features are not needed here.
+    for name in ("audio_only", "bc_lstm"):
+        published = Published(suite.audio, suite.text, Training(batch_size=32))
+        monkeypatch.setattr(zoo.get_method(name), "published", published)
+    methods = (MethodSpec(method="audio_only"), MethodSpec(method="bc_lstm"))
+    jobs = expand(suite.model_copy(update={"methods": methods, "seeds": (0,), "track": track}))
+    assert [items_per_batch(job) for job in jobs] == expected
