@@ -107,6 +107,20 @@ def test_synergy_needs_both_modalities(table: pd.DataFrame, split: str) -> None:
     assert set(rows.groupby(["words", "voice"]).size()) == {len(rows) // 16}
 
 
+@pytest.mark.parametrize("rule", ["mean", "product"])
+def test_late_fusion_of_the_exact_posteriors_is_at_chance_on_synergy(table: pd.DataFrame, rule: str) -> None:
+    # A synergy utterance's words are in no other interaction and equally often in all classes: their posterior is uniform, so
+    # whatever is done with both posteriors follows the voice alone.
+    train, rows = table[table["split"] == "train"], table[(table["split"] == "test") & (table["interaction"] == "synergy")]
+    voice, words = (
+        pd.crosstab(train[part], train["label"], normalize="index").loc[rows[part]].to_numpy() for part in ("voice", "words")
+    )
+    assert (words == 0.25).all()
+    posterior = voice + words if rule == "mean" else voice * words
+    chosen = np.array(sorted(LABELS))[posterior.argmax(1)]
+    assert (chosen == rows["label"]).mean() == 0.25
+
+
 @pytest.mark.parametrize("split", SIZES)
 def test_one_modality_suffices_exactly_where_it_should(table: pd.DataFrame, split: str) -> None:
     rows = table[table["split"] == split].groupby("interaction")
