@@ -162,14 +162,29 @@ def load_suite(path: Path | None = None, overrides: dict[str, Any] | None = None
         if key not in Suite.model_fields:
             raise UnknownNameError("suite key", key, list(Suite.model_fields))
     values["methods"] = _methods(values.get("methods", "all"))
+    settings = list(settings)
     for setting in settings:
         _apply(setting, values)
     try:
-        return Suite(**values)
+        suite = Suite(**values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise SuiteError(f"{path or 'command line'}: {where}: {first['msg']} (got {first['input']!r})") from error
+    if suite.track == "published":
+        _refuse_unheard(suite, [key for key in ("audio", "text") if (overrides or {}).get(key)], settings)
+    return suite
+
+
+def _refuse_unheard(suite: Suite, features: list[str], settings: list[str]) -> None:
+    """Refuse what the command line asks for and the published track would not do."""
+    unheard = [f"--{key}" for key in features] + [f"--set {setting}" for setting in settings if setting.startswith("training.")]
+    own = [entry.method for entry in suite.methods if get_method(entry.method).published]
+    if unheard and own:
+        raise SuiteError(
+            f"{', '.join(unheard)}: in the published track {', '.join(dict.fromkeys(own))} keep their papers' features and "
+            "training; leave it out, or use --track controlled"
+        )
 
 
 _SETTINGS = {"training": Training, "audio_encoder": Encoder, "text_encoder": Encoder}

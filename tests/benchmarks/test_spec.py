@@ -158,6 +158,17 @@ def test_code_version_ignores_comments_and_sees_code(tmp_path: Path, monkeypatch
     assert same != code
 
 
+@pytest.mark.parametrize(
+    ("overrides", "settings", "named"),
+    [({"audio": "logmel"}, [], "--audio"), ({}, ["training.lr=0.1"], "--set training.lr=0.1")],
+)
+def test_what_the_published_track_would_not_do_is_refused(overrides: dict[str, str], settings: list[str], named: str) -> None:
+    with pytest.raises(SuiteError, match=f"{named}: in the published track mer_han keep their papers' features"):
+        load_suite(None, {"methods": "mer_han,early_concat", "track": "published", **overrides}, settings)
+    load_suite(None, {"methods": "early_concat", "track": "published", **overrides}, settings)
+    load_suite(None, {"methods": "mer_han", "track": "controlled", **overrides}, settings)
+
+
 def test_published_track_and_seeds() -> None:
     suite = Suite(methods="mer_han", seeds=2, track="published")
     assert suite.seeds == (0, 1)
