@@ -56,11 +56,11 @@ class DBMM(FusionModule):
             for slices in (1, 2, 3)
         },
         "SA, logistic regression": Variant("late_dbmm", {"audio_classifiers": "", "text_classifiers": "logistic"}),
-        "SA, extended DBMM": Variant("late_dbmm", {"audio_classifiers": ""}),
+        "SA, extended DBMM": Variant("late_dbmm", {"audio_classifiers": ""}, {"emoUERJ WAR": 85.0, "ESD WAR": 95.0}),
         "2L-DBMM, equal weights": Variant("late_dbmm", {"weights": "equal", "dynamic_update": False}),
         "2L-DBMM, entropy weights": Variant("late_dbmm", {"dynamic_update": False}),
         "2L-DBMM, product of modalities": Variant("late_dbmm", {"layer2": "product"}),
-        "2L-DBMM": Variant("late_dbmm", {}),
+        "2L-DBMM": Variant("late_dbmm", {}, {"emoUERJ WAR": 96.0, "ESD WAR": 98.0}),
     }
 
     def __init__(
