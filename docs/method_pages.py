@@ -207,6 +207,12 @@ def _described(name: str) -> dict[str, str]:
     return found
 
 
+def _equations(name: str) -> str:
+    """The section with the equations of the class's docstring, if it has any."""
+    block = re.search(r"Equations::\n\n((?:    .*(?:\n|$)|\n)+)", inspect.getdoc(get_method(name)) or "")
+    return f"## Equations\n\n```text\n{inspect.cleandoc(block[1])}\n```" if block else ""
+
+
 def page(name: str) -> str:
     """The page of one method, in Markdown."""
     method = get_method(name)
@@ -219,6 +225,8 @@ def page(name: str) -> str:
         f"![Data flow of {name}]({name}.svg)",
         f"*Drawn from a forward pass with {AUDIO} MFCC per frame, token vectors of {TEXT} numbers and {CLASSES} classes; B items, "
         "N turns, T frames, L tokens.*",
+        _equations(name),
+        "## What it does, and where it departs from the paper",
         _markdown(body.strip()),
         f"- **Family**: {method.family}; one item is {'an utterance' if method.unit == 'utterance' else 'a dialogue'}; reads "
         f"{' and '.join(method.modalities)}\n- **Paper**: {method.paper}\n- **Parameters** at these widths: "

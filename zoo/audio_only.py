@@ -16,7 +16,14 @@ from zoo.nn.encoders import EncoderName
 
 
 class AudioOnly(FusionModule):
-    """One modality: what a fusion has to beat."""
+    """One modality: what a fusion has to beat.
+
+    Equations::
+
+        h_t = encoder(x)_t;  with local attention h = LN(h + MHSA(h))
+        z = mean_t h_t,  or BN([mean h; std h; std (h_t - h_{t-1})])
+        logits = W z + b
+    """
 
     family = "single"
     modalities = ("audio",)

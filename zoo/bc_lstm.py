@@ -25,7 +25,15 @@ from zoo.nn import BiLSTM, MaskedNorm, masked_functionals, masked_mean, masked_s
 
 
 class BCLSTM(FusionModule):
-    """Hierarchical contextual BiLSTMs."""
+    """Hierarchical contextual BiLSTMs.
+
+    Equations::
+
+        c_m = BiLSTM_m over turns(z_m)                 z as in early_concat, m = audio, text
+        f = BiLSTM over turns([c_a; c_t])
+        with attention: f_i = sum_j softmax_j(tanh(f_i^T W f_j)) f_j
+        logits = W f + b
+    """
 
     family = "model-level"
     unit = "dialogue"

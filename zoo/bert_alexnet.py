@@ -30,7 +30,14 @@ _SMALLEST = 63
 
 
 class BertAlexNet(FusionModule):
-    """AlexNet's convolutions on a spectrogram, BERT's vector, one linear layer."""
+    """AlexNet's convolutions on a spectrogram, BERT's vector, one linear layer.
+
+    Equations::
+
+        image = [S; dS; ddS]                           S: frames x bands, d: first difference
+        z_a = sum over positions of AlexNet(image);  z_t = mean_s y_s
+        logits = W [BN(z_a); BN(z_t)] + b
+    """
 
     family = "early"
     paper = "Khan, Malik, Arslan & Ullah, A Hybrid Approach to Emotion Classification Using Multimodal Text and Audio Data"

@@ -31,7 +31,15 @@ _SMALLEST = 5
 
 
 class CnnBertAttention(FusionModule):
-    """A CNN per turn, a Bi-GRU over the turns' texts, attention over the two modalities."""
+    """A CNN per turn, a Bi-GRU over the turns' texts, attention over the two modalities.
+
+    Equations::
+
+        s = W_s mean(CNN([Conv_{10x2}(mel); Conv_{2x8}(mel)]))
+        t = W_t BiGRU over turns(W BN(mean y))
+        F = [s, t],  L = tanh(P F),  v = softmax(w^T L),  M = F v^T
+        logits = W M + b
+    """
 
     family = "model-level"
     unit = "dialogue"

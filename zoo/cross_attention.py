@@ -23,7 +23,15 @@ from zoo.nn.encoders import EncoderName
 
 
 class CrossModalAttention(FusionModule):
-    """Two-way cross-modal attention, statistics pooling, concatenation."""
+    """Two-way cross-modal attention, statistics pooling, concatenation.
+
+    Equations::
+
+        A = W_a encoder(audio),  T = W_t y
+        A' = LN(A + MHA(Q=A, K=T, V=T)),  T' = LN(T + MHA(Q=T, K=A, V=A))
+        z_a = BN([mean A'; std A'; functionals(audio)]),  z_t = BN([mean T'; std T'; mean y])
+        logits = W_2 relu(W_1 [z_a; z_t] + b_1) + b_2
+    """
 
     family = "model-level"
     paper = (

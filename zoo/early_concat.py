@@ -19,7 +19,14 @@ from zoo.nn.encoders import EncoderName
 
 
 class EarlyConcat(FusionModule):
-    """Concatenate what both modalities pool to."""
+    """Concatenate what both modalities pool to.
+
+    Equations::
+
+        z_a = BN([mean_t h_t; std_t h_t; std_t (h_t - h_{t-1})]),  h = encoder(audio)
+        z_t = BN(mean_s y_s)
+        logits = W_2 relu(W_1 [z_a; z_t] + b_1) + b_2
+    """
 
     family = "early"
     paper = "no single source; the concatenation baseline of Poria et al., Information Fusion 37, 2017, 98-125, section 5"

@@ -28,7 +28,14 @@ _ALL = "layers=(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12), combine='concat'"
 
 
 class EarlyLayerwise(FusionModule):
-    """A weighted sum over layers, pooling, concatenation, one hidden layer."""
+    """A weighted sum over layers, pooling, concatenation, one hidden layer.
+
+    Equations::
+
+        x_t = sum_l softmax(gamma)_l x_{l,t}          the layers of an encoder, one gamma per modality
+        z_m = BN(pool(x))                              m = audio, text
+        logits = W_2 relu(W_1 [z_a; z_t] + b_1) + b_2
+    """
 
     family = "early"
     paper = "Dehghani Tafti & BabaAli, 2024, on early fusion of wav2vec 2.0 and BERT with layer-wise aggregation (IEMOCAP)"

@@ -25,7 +25,14 @@ from zoo.nn import BiLSTM, MaskedNorm, masked_mean
 
 
 class EmoTech(FusionModule):
-    """BiLSTM and CNN of each modality, concatenated, dense layers."""
+    """BiLSTM and CNN of each modality, concatenated, dense layers.
+
+    Equations::
+
+        a_1 = BiLSTM(BiLSTM(mfcc)), both ends;  a_2 = dense(CNN2D(mfcc))
+        t_1 = max_s BiLSTM(E y)_s;  t_2 = max_s relu(Conv1D(E y))_s
+        logits = dense_3([a_1; a_2; t_1; t_2])
+    """
 
     family = "early"
     paper = "Avro, Taher & Mamun, EmoTech, IEEE SPICSCON 2024, arXiv 2501.12674"

@@ -34,7 +34,18 @@ _NO_FUSION = {"bimodal_attention": False, "filter_gate": False, "residual": Fals
 
 
 class HBAF(FusionModule):
-    """Context networks, bimodal attention, filter gate, contrastive learning."""
+    """Context networks, bimodal attention, filter gate, contrastive learning.
+
+    Equations::
+
+        H_a = Transformer(BiLSTM(Conv(z_a)));  H_l = W [GRU_e; GRU_i; GRU_p](r, context, relations)
+        S_m = softmax(Q_m K_m^T / sqrt d) V_m                                  m = a, l          (7)
+        C_a = softmax(Q_l K_a^T / sqrt d) V_a,  C_l = softmax(Q_a K_l^T / sqrt d) V_l            (8, 9)
+        G_m = sigmoid(S_m W_s + C_m W_c + b),  H_m* = G_m S_m + (1 - G_m) C_m                    (10-13)
+        X_m = LN(H_m + H_m*),  h_m = LN(X_m + FF(X_m))                                           (14-17)
+        logits = W [h_a; h_l] + b
+        loss = CE + mu (lambda_1 NCE(h_a, h) + lambda_2 NCE(h_l, h) + lambda_3 NCE(h_a, h_l))    (18-22)
+    """
 
     family = "model-level"
     unit = "dialogue"

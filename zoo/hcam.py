@@ -43,7 +43,17 @@ class StagedOutput(Output):
 
 
 class HCAM(FusionModule):
-    """Utterance embeddings, context, co-attention."""
+    """Utterance embeddings, context, co-attention.
+
+    Equations::
+
+        I    u_a = tanh(W functionals(audio)),  u_t = mean_s LN(G + MHSA(G)), G = BiGRU(tokens)
+        II   c_m = LN(R + MHSA(R)), R = BiGRU over turns(u_m)
+        III  A = W c_a, T = W c_t;  A = LN(A + MHA(A, T, T)), T = LN(T + MHA(T, A, A)), then each LN(x + MHSA(x))
+             logits = W relu(W LN([T; A]))
+        answer = mean of the posteriors of II audio, II text and III
+        loss = sum over stages of CE + beta SupCon([audio; text])
+    """
 
     family = "model-level"
     unit = "dialogue"

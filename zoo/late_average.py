@@ -23,7 +23,16 @@ from zoo.nn.encoders import EncoderName
 
 
 class LateAverage(FusionModule):
-    """Combine the posteriors of an audio classifier and a text classifier."""
+    """Combine the posteriors of an audio classifier and a text classifier.
+
+    Equations::
+
+        p_m = softmax(network_m(z_m))                  z as in early_concat, m = audio, text
+        mean      p = (p_a + p_t) / 2
+        weighted  p = softmax(v)_a p_a + softmax(v)_t p_t
+        product   p ~ p_a p_t
+        loss = CE(p_a) + CE(p_t)                       + CE(p) with gradient to v alone
+    """
 
     family = "late"
     paper = "no single source; the late-fusion baseline of Dehghani Tafti and BabaAli, 2024 (wav2vec 2.0 and BERT, IEMOCAP)"

@@ -32,7 +32,16 @@ from zoo.nn.ensemble import NEURAL, BaseClassifiers, Posteriors, cut, edges
 
 
 class DBMM(FusionModule):
-    """Mix base classifiers within each modality, then the modalities."""
+    """Mix base classifiers within each modality, then the modalities.
+
+    Equations::
+
+        M_k(c) = sum_i w_i^k P_i(c | segment k)                       base classifiers i, classes c
+        w_i ~ 1 - H_i / sum_j H_j                                     H_i: mean entropy over the training split
+        w_i^k ~ w_i^{k-1} (1 - H_i^k / sum_j H_j^k), clamped          dynamic update; H^k: over the window
+        P_m(c) ~ prod_{k = S-T..S} (M_k(c) + s) / (1 + C s)           layer 1: within modality m
+        P(c) = w_a P_a(c) + w_t P_t(c), smoothed                      layer 2: across
+    """
 
     weight: Tensor  # of the modalities, (2,)
 

@@ -25,7 +25,16 @@ from zoo.nn import BiLSTM, CrossAttention, LocalAttention, masked_mean, masked_s
 
 
 class MERHAN(FusionModule):
-    """Local, cross-modal and global attention."""
+    """Local, cross-modal and global attention.
+
+    Equations::
+
+        H_a = LN(X + MHSA(X)), X = BiLSTM(audio);  H_t = LN(Y + MHSA(Y)), Y = text            ATE
+        A = Conv1D(H_a),  T = Conv1D(H_t)
+        Z_a = LN(A + MHA(Q=A, K=T, V=T)),  Z_t = LN(T + MHA(Q=T, K=A, V=A))                   CMA
+        F = [Z_a; Z_t] over positions,  alpha = softmax_p(u^T F_p),  v = sum_p alpha_p F_p    MEC
+        logits = W v + b
+    """
 
     family = "model-level"
     paper = "Zhang et al., Biomed. Signal Process. Control 85, 2023, 105052"

@@ -24,7 +24,15 @@ from zoo.nn import MaskedNorm, masked_functionals, masked_mean, masked_softmax
 
 
 class MERMCE(FusionModule):
-    """Weigh the modalities in a shared space."""
+    """Weigh the modalities in a shared space.
+
+    Equations::
+
+        h_m = MLP_m(z_m),  m = audio, text             z as in early_concat
+        alpha = softmax(W MLP([h_a; h_t]))
+        z = alpha_a h_a + alpha_t h_t
+        logits = W z + b
+    """
 
     family = "model-level"
     paper = "Cheng et al. (MIPS, MER-MCE), Proc. SemEval-2024, Task 3, arXiv 2404.00511"

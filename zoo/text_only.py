@@ -14,7 +14,14 @@ from zoo.nn.encoders import EncoderName
 
 
 class TextOnly(FusionModule):
-    """One modality: what a fusion has to beat."""
+    """One modality: what a fusion has to beat.
+
+    Equations::
+
+        h_s = encoder(y)_s;  with local attention h = LN(h + MHSA(h))
+        z = mean_s h_s
+        logits = W z + b
+    """
 
     family = "single"
     modalities = ("text",)
