@@ -99,7 +99,7 @@ def load_utterances(
         good = np.setdiff1d(np.arange(len(table)), list(late))
         table, clips = table.iloc[good].reset_index(drop=True), _Clips(clips.table.iloc[good])
         audio_arrays = store.get(audio, clips)
-    notes = []
+    notes = list(table.attrs["notes"])
     if problems:
         notes.append(
             f"{total - len(table)} of {total} utterances were left out as bad: "
