@@ -64,12 +64,16 @@ class NamedFiles(Corpus):
         paths, problems, notes = find_sounds(self.root, self.name, self.source)
         songs = [path for path in paths if self.foreign and self.foreign.fullmatch(path.stem)]
         if songs:
-            notes.append(f"{len(songs)} files of the release that aren't part of this corpus were passed over, such as {songs[0].name}")
+            notes.append(
+                f"{len(songs)} files of the release that aren't part of this corpus were passed over, such as {songs[0].name}"
+            )
             passed = set(songs)
             paths = [path for path in paths if path not in passed]
             if not paths:
                 what = f"it holds only files that aren't part of {self.name}, such as {songs[0].name}"
-                raise BadInputError([Problem(self.root, None, what, f"name files like {self.example}; get them from {self.source}")])
+                raise BadInputError(
+                    [Problem(self.root, None, what, f"name files like {self.example}; get them from {self.source}")]
+                )
         rows: list[Facts] = []
         seen: dict[str, Path] = {}
         for position, path in enumerate(paths):
@@ -181,6 +185,8 @@ def compare_counts(root: Path, table: pd.DataFrame, counts: Mapping[str, Mapping
         if differing:
             numbers = [number for number in expected.values() if number is not None]
             total = f" of {sum(numbers)}" if len(numbers) == len(expected) else ""
-            some = "; ".join(differing[:MOST_NAMED]) + (f"; and {len(differing) - MOST_NAMED} more" if differing[MOST_NAMED:] else "")
+            some = "; ".join(differing[:MOST_NAMED]) + (
+                f"; and {len(differing) - MOST_NAMED} more" if differing[MOST_NAMED:] else ""
+            )
             what = f"{len(table)}{total} usable utterances; by {column}, {some}"
             yield Problem(root, None, what, PARTIAL, partial=True)

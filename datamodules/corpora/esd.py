@@ -97,11 +97,15 @@ class ESD(NamedFiles):
             yield from _parse(path, content, texts)
             missing = rows.index[~rows["utterance_id"].isin(texts.keys() | BROKEN)]
             for position in missing.tolist():
-                yield Problem(path, None, f"{table.loc[position, 'utterance_id']} has no transcript in it", "add its line", position)
+                yield Problem(
+                    path, None, f"{table.loc[position, 'utterance_id']} has no transcript in it", "add its line", position
+                )
         table["text"] = table["utterance_id"].map(texts)
         broken = sorted(BROKEN & set(table.loc[table["text"].isna(), "utterance_id"]))
         if broken:
-            notes.append(f"the release's transcripts are broken for {len(broken)} utterances, whose text is absent: {', '.join(broken)}")
+            notes.append(
+                f"the release's transcripts are broken for {len(broken)} utterances, whose text is absent: {', '.join(broken)}"
+            )
 
 
 def _parse(path: Path, content: str, texts: dict[str, str]) -> Iterator[Problem]:

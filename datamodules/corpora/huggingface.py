@@ -94,13 +94,10 @@ class HuggingFace(Corpus):
                 yield Problem(self.root, None, f"{name} has neither audio nor text", "filter it out", position)
             audio.append(None)
             seconds.append(None)
-            if sound is not None:
-                try:
-                    path = _file(sound, self.root)
-                    seconds[-1] = inspect_clip(Clip(path)).seconds
-                    audio[-1] = str(path)
-                except AudioError as error:
-                    yield Problem(self.root, None, f"{name}: {error.what}", error.remedy, position)
+            if isinstance(sound, AudioError):
+                yield Problem(self.root, None, f"{name}: {sound.what}", sound.remedy, position)
+            elif sound is not None:
+                audio[-1], seconds[-1] = str(sound[0]), sound[1]
         table["audio"] = pd.Series(audio, table.index, dtype="str")
         table["seconds"] = pd.Series(seconds, table.index, dtype="float64")
 
@@ -116,7 +113,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _read_part(folder: Path, name: str | None, split: str | None) -> pd.DataFrame:
-    """The rows of one part, with the column ``sound``: bytes, a path, or None."""
+    """The rows of one part, with the column ``sound``: path and seconds, an error, or None."""
     state, features = _json(folder / "state.json"), _json(folder / "dataset_info.json").get("features") or {}
     files = [folder / entry["filename"] for entry in state.get("_data_files", [])]
     try:
@@ -154,8 +151,9 @@ def _read_part(folder: Path, name: str | None, split: str | None) -> pd.DataFram
         simple = not (pa.types.is_nested(table[extra].type) or pa.types.is_binary(table[extra].type))
         if extra not in found.values() and extra not in rows.columns and simple:
             rows[extra] = _cells(table[extra], features.get(extra) or {})
-    sounds = table[found["audio"]].to_pylist() if found["audio"] else [None] * len(table)
-    rows["sound"] = pd.Series([_sound(cell) for cell in sounds], dtype=object)
+    # One cell at a time, because all the sound may not fit into memory.
+    sounds = (_sound(cell.as_py(), folder) for cell in table[found["audio"]]) if found["audio"] else [None] * len(table)
+    rows["sound"] = pd.Series(list(sounds), rows.index, dtype=object)
     return rows
 
 
@@ -168,20 +166,24 @@ def _cells(column: pa.ChunkedArray, feature: object) -> list[Any]:
     return [None if isinstance(cell, str) and not cell.strip() else cell for cell in cells]
 
 
-def _sound(cell: object) -> bytes | str | None:
-    if isinstance(cell, dict):
-        return cell.get("bytes") or cell.get("path") or None
-    return cell if isinstance(cell, (bytes, str)) and cell else None
+def _sound(cell: object, folder: Path) -> tuple[Path, float] | AudioError | None:
+    """Path and length of what a cell holds or names; sound embedded in it is written into the cache."""
+    sound = cell.get("bytes") or cell.get("path") if isinstance(cell, dict) else cell
+    if not isinstance(sound, (bytes, str)) or not sound:
+        return None
+    try:
+        path = _cached(sound) if isinstance(sound, bytes) else (folder / sound).absolute()
+        return path, inspect_clip(Clip(path)).seconds
+    except AudioError as error:
+        return error
 
 
-def _file(sound: bytes | str, root: Path) -> Path:
-    """A file with this sound; embedded sound is written into the cache.
+def _cached(sound: bytes) -> Path:
+    """A file in the cache with this content.
 
     Raises:
-        AudioError: If embedded sound can't be decoded.
+        AudioError: If it can't be decoded.
     """
-    if isinstance(sound, str):
-        return (root / sound).absolute()
     try:
         kind = soundfile.info(io.BytesIO(sound)).format.lower()
     except soundfile.LibsndfileError as error:

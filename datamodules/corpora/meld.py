@@ -96,7 +96,9 @@ class Meld(Corpus):
         table = pd.DataFrame(rows, columns=columns)
         folders = {split: _first(places, name) for split, name in FOLDERS.items()}
         archives = {split: _first(places, f"{split}.tar.gz") for split in FOLDERS}
-        notes = [f"{name}: {flaw.what}" for name, flaw in KNOWN.items() if name in set(table["utterance_id"]) and any(folders.values())]
+        notes = [
+            f"{name}: {flaw.what}" for name, flaw in KNOWN.items() if name in set(table["utterance_id"]) and any(folders.values())
+        ]
         problems += self._clips(table, folders, archives, notes)
         table.attrs["notes"] = notes
         return Reading(table, sorted(problems, key=lambda problem: (str(problem.file), problem.row or 0)))
@@ -117,7 +119,9 @@ class Meld(Corpus):
     def _differences(self, path: Path, split: str, rows: list[dict[str, object]]) -> Iterator[Problem]:
         """Compare one file with the release."""
         have = pd.Series([row["label"] for row in rows], dtype=object).value_counts().to_dict()
-        off = [f"{have.get(label, 0)} of {count} {label}" for label, count in self.counts[split].items() if have.get(label, 0) != count]
+        off = [
+            f"{have.get(label, 0)} of {count} {label}" for label, count in self.counts[split].items() if have.get(label, 0) != count
+        ]
         if off:
             what = f"{len(rows)} rows, and the release has {sum(self.counts[split].values())}: {', '.join(off)}"
             yield Problem(path, None, what, PARTIAL, partial=True)
@@ -139,7 +143,9 @@ class Meld(Corpus):
             if folder is None:
                 archive = archives[split]
                 what = f"the folder {FOLDERS[split]} is missing, so {len(positions)} utterances would have no audio"
-                remedy = f"unpack {archive}" if archive else "restore it, pass --skip-bad to go on, or remove all clips for text only"
+                remedy = (
+                    f"unpack {archive}" if archive else "restore it, pass --skip-bad to go on, or remove all clips for text only"
+                )
                 yield Problem(self.root, None, what, remedy, partial=True)
                 continue
             try:
@@ -211,7 +217,8 @@ def _read_csv(path: Path, split: str, first: int, problems: list[Problem]) -> li
 
         if None in cells or None in cells.values():
             problem("the row has another number of cells than the header", "restore the file of the release")
-        given = {name: (cells[name] or "").strip() for name in HEADER}
+        # Repaired first, because strip() takes a misread ellipsis (\x85) for white space.
+        given = {name: repair(cells[name] or "").strip() for name in HEADER}
         numbers: dict[str, int | None] = {}
         for name in ("Dialogue_ID", "Utterance_ID", "Season", "Episode"):
             numbers[name] = int(given[name]) if re.fullmatch("[0-9]+", given[name]) else None
@@ -225,13 +232,16 @@ def _read_csv(path: Path, split: str, first: int, problems: list[Problem]) -> li
         dialogue = f"{split}_{given['Dialogue_ID']}"
         name = f"{split}_dia{given['Dialogue_ID']}_utt{given['Utterance_ID']}"
         if lines.setdefault(name, reader.line_num) != reader.line_num:
-            problem(f"dialogue {given['Dialogue_ID']}, utterance {given['Utterance_ID']} stands in row {lines[name]} already", "keep one")
+            problem(
+                f"dialogue {given['Dialogue_ID']}, utterance {given['Utterance_ID']} stands in row {lines[name]} already",
+                "keep one",
+            )
         rows.append(
             {
                 "utterance_id": name,
-                "text": repair(given["Utterance"]) or None,
+                "text": given["Utterance"] or None,
                 "label": given["Emotion"] or None,
-                "speaker": repair(given["Speaker"]) or None,
+                "speaker": given["Speaker"] or None,
                 "dialogue": dialogue,
                 "turn": numbers["Utterance_ID"],
                 "split": SPLITS[split],
@@ -260,7 +270,7 @@ MOJIBAKE = re.compile(f"[ÂÃ][{FOLLOWING}]|â[{FOLLOWING}][{FOLLOWING}]")
 
 
 def repair(text: str) -> str:
-    """Undo a wrong encoding: ``\\x92`` and ``â€™`` become ``’``; what is right already stays."""
+    r"""Undo a wrong encoding: ``\x92`` and ``â€™`` become ``’``; what is right already stays."""
 
     def as_utf8(match: re.Match[str]) -> str:
         return bytes(BYTES[character] for character in match[0]).decode("utf-8", errors="ignore") or match[0]

@@ -28,7 +28,8 @@ class Ravdess(NamedFiles):
     version = "1.0.0"
     licence = "CC BY-NC-SA 4.0"
     citation = (
-        "Livingstone, Russo: The Ryerson Audio-Visual Database of Emotional Speech and Song (RAVDESS). PLoS ONE 13(5), 2018, e0196391"
+        "Livingstone, Russo: The Ryerson Audio-Visual Database of Emotional Speech and Song (RAVDESS). "
+        "PLoS ONE 13(5), 2018, e0196391"
     )
     source = "zenodo.org/records/1188976 (Audio_Speech_Actors_01-24.zip)"
     pattern = re.compile(r"03-01-(0[1-8])-(0[12])-(0[12])-(0[12])-(0[1-9]|1\d|2[0-4])")
