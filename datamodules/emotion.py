@@ -101,11 +101,9 @@ def load_utterances(
         audio_arrays = store.get(audio, clips)
     notes = list(table.attrs["notes"])
     if problems:
-        notes.append(
-            f"{total - len(table)} of {total} utterances were left out as bad: "
-            + "; ".join(problems[:3])
-            + (" …" if problems[3:] else "")
-        )
+        left = total - len(table)
+        lead = f"{left} of {total} utterances were left out as bad" if left else "the corpus isn't as its release"
+        notes.append(f"{lead}: " + "; ".join(problems[:3]) + (" …" if problems[3:] else ""))
     if cut:
         notes.append(f"{cut} clips are longer than {max_seconds:g} s and were cut there")
     text_arrays = store.get(text, _Texts(table["text"]))

@@ -19,6 +19,7 @@ from datamodules.problems import BadInputError, Problem
 
 SOUND = (".wav", ".flac")
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")
+LFS_POINTER = b"version https://git-lfs"
 MOST_NAMED = 6
 """How many differing groups a message about counts names."""
 
@@ -112,7 +113,10 @@ class NamedFiles(Corpus):
         try:
             row["seconds"] = inspect_clip(Clip(path)).seconds
         except AudioError as error:
-            faults.append((error.what, error.remedy))
+            with path.open("rb") as file:
+                pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
+            found = ("it is a pointer of Git LFS, not the sound", "run 'git lfs pull'") if pointer else (error.what, error.remedy)
+            faults.append(found)
         return row, faults
 
 

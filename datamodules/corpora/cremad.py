@@ -37,7 +37,7 @@ class CremaD(NamedFiles):
         "IEEE Trans. Affective Computing 5(4), 2014"
     )
     source = "github.com/CheyneyComputerScience/CREMA-D (Git LFS)"
-    # One name of the release, 1040_ITH_SAD_X, has one X only.
+    # One name, 1040_ITH_SAD_X, had one X only until it was corrected in 2022.
     pattern = re.compile(rf"(10\d\d)_({'|'.join(SENTENCES)})_({'|'.join(LABELS)})_(LO|MD|HI|XX?)")
     example = "1001_DFA_ANG_XX"
     counts = {  # noqa: RUF012

@@ -40,7 +40,7 @@ class EmoDB(NamedFiles):
     """The folder that the download unpacks to; its sound is in ``wav``."""
 
     version = "1.0"
-    licence = "CC0-1.0 in its 2024 re-release; before that free for research"
+    licence = "as stated on its site, which asks to cite the paper"
     citation = "Burkhardt, Paeschke, Rolfes, Sendlmeier, Weiss: A database of German emotional speech. Interspeech 2005"
     source = "emodb.bilderbar.info"
     pattern = re.compile(r"(03|08|09|1[0-6])(a0[12457]|b0[1239]|b10)([WLEAFTN])([a-z])")

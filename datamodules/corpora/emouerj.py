@@ -23,7 +23,7 @@ class EmoUERJ(NamedFiles):
     """The folder that the download unpacks to."""
 
     version = "1.0"
-    licence = "CC BY 4.0"
+    licence = "as stated on its Zenodo record"
     citation = "Bastos Germano, Tcheou, da Rocha Henriques, Gomes Junior: emoUERJ: an emotional speech database in Portuguese. 2021"
     source = "zenodo.org/records/5427549"
     pattern = re.compile(r"([mw])(0[1-4])([hasn])(\d\d)")

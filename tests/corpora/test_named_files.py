@@ -149,6 +149,12 @@ def test_bad_files_are_all_named_and_can_be_left_out(corpus: NamedFiles) -> None
     assert [p for p in problems if f"{len(paths) - 3} of {len(paths)} usable utterances; by speaker, " in p]
 
 
+def test_a_pointer_of_git_lfs_is_named_as_one(corpus: NamedFiles) -> None:
+    path = some_file(corpus)
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 74000\n")
+    assert any(p.startswith(f"{path}: it is a pointer of Git LFS") and "git lfs pull" in p for p in faults(corpus))
+
+
 def test_a_half_copy_says_what_is_missing(corpus: NamedFiles) -> None:
     table = corpus.table()
     speaker = table["speaker"].iloc[0]
