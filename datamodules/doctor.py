@@ -61,7 +61,7 @@ def examine(corpus: Corpus) -> Findings:
     sections.append(_counts(table, "label"))
     if table["speaker"].notna().any():
         sections.append(_counts(table, "speaker"))
-    notes = [*_unusual(table, infos, loudness), *_duplicates(table, content)]
+    notes = [*table.attrs.get("notes", ()), *_unusual(table, infos, loudness), *_duplicates(table, content)]
     if notes:
         sections.append("worth a look:\n" + "\n".join(f"  {note}" for note in notes))
     sections.append(

@@ -99,13 +99,11 @@ def load_utterances(
         good = np.setdiff1d(np.arange(len(table)), list(late))
         table, clips = table.iloc[good].reset_index(drop=True), _Clips(clips.table.iloc[good])
         audio_arrays = store.get(audio, clips)
-    notes = []
+    notes = list(table.attrs["notes"])
     if problems:
-        notes.append(
-            f"{total - len(table)} of {total} utterances were left out as bad: "
-            + "; ".join(problems[:3])
-            + (" …" if problems[3:] else "")
-        )
+        left = total - len(table)
+        lead = f"{left} of {total} utterances were left out as bad" if left else "the corpus isn't as its release"
+        notes.append(f"{lead}: " + "; ".join(problems[:3]) + (" …" if problems[3:] else ""))
     if cut:
         notes.append(f"{cut} clips are longer than {max_seconds:g} s and were cut there")
     text_arrays = store.get(text, _Texts(table["text"]))

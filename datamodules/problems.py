@@ -16,6 +16,7 @@ class Problem:
         what: What is wrong, with the offending value.
         remedy: What would be right.
         position: Position in the corpus's table of the row that ``skip_bad`` leaves out; None where leaving out a row is no cure.
+        partial: Part of the data set isn't there, and what is there is sound, so that ``skip_bad`` may go on.
     """
 
     file: Path
@@ -23,6 +24,7 @@ class Problem:
     what: str
     remedy: str
     position: int | None = None
+    partial: bool = False
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.row}" if self.row is not None else str(self.file)

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 
+from datamodules.corpora import list_corpora
 from zoo import create, get_method, list_methods
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -43,3 +44,11 @@ def test_a_diagram_leads_from_every_modality_to_the_logits(pages: ModuleType, na
     pages.draw(graph, tmp_path / "diagram.svg")
     drawn = "".join(ET.parse(DOCS / "methods" / f"{name}.svg").getroot().itertext())
     assert all(graph.nodes[node]["part"].title in drawn for node in graph), "run: python docs/method_pages.py"
+
+
+@pytest.mark.parametrize("name", sorted(set(list_corpora()) - {"demo", "manifest"}))
+def test_a_corpus_has_its_page_and_its_line_in_the_index(name: str) -> None:
+    page = (DOCS / "corpora" / f"{name}.md").read_text(encoding="utf-8")
+    assert f"[`{name}`]({name}.md)" in (DOCS / "corpora" / "README.md").read_text(encoding="utf-8")
+    for part in ("**Layout**", "**Protocols**", "**What others get wrong**"):
+        assert part in page

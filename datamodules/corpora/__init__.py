@@ -77,7 +77,8 @@ class Corpus(ABC):
             own), ``speaker``, ``dialogue``, ``turn`` (order within the dialogue), ``session`` and ``split`` (``train``,
             ``val``, ``test``), each null where the data set doesn't say. Extra columns are kept. The column ``row``
             (line in `index_file`, or null) lets an error point at the line to mend; ``seconds`` (length of the clip, or
-            null) saves opening the file again.
+            null) saves opening the file again. ``table.attrs["notes"]`` may list what a reader of the results should know and
+            nobody can mend, such as clips known to be damaged in the release.
 
         Raises:
             BadInputError: If the files can't be read as a table at all.
@@ -88,20 +89,20 @@ class Corpus(ABC):
 
         Args:
             skip_bad: Leave out the rows that have a problem instead of raising; ``table.attrs["rows"]`` keeps how many there were
-                and ``table.attrs["problems"]`` what was wrong.
+                and ``table.attrs["problems"]`` what was wrong. ``table.attrs["notes"]`` are those of `read`.
 
         Raises:
             BadInputError: With every problem found, unless ``skip_bad`` and leaving out rows cures them.
         """
         table, problems = self.read()
-        fatal = [problem for problem in problems if problem.position is None]
+        fatal = [problem for problem in problems if problem.position is None and not problem.partial]
         if problems and (fatal or not skip_bad):
             raise BadInputError(problems)
-        rows = len(table)
+        rows, notes = len(table), list(table.attrs.get("notes", ()))
         if problems:
             bad = sorted({problem.position for problem in problems if problem.position is not None})
             table = table.drop(index=table.index[bad]).reset_index(drop=True)
-        table.attrs = {"rows": rows, "problems": [str(problem) for problem in problems]}
+        table.attrs = {"rows": rows, "problems": [str(problem) for problem in problems], "notes": notes}
         return table
 
     @property

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from benchmarks.cli import app
+from datamodules.corpora import list_corpora
 from zoo import list_methods
 
 
@@ -48,7 +49,9 @@ def test_methods_as_json() -> None:
 
 def test_corpora_as_json() -> None:
     found = json.loads(run("corpora", "--json").stdout)
-    assert {entry["name"] for entry in found} == {"demo", "manifest"}
+    names = {entry["name"] for entry in found}
+    assert names == set(list_corpora())
+    assert names >= {"cremad", "demo", "emodb", "emouerj", "esd", "huggingface", "manifest", "meld", "ravdess"}
     assert all(entry["licence"] and entry["source"] for entry in found)
 
 
