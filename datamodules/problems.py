@@ -16,6 +16,8 @@ class Problem:
         what: What is wrong, with the offending value.
         remedy: What would be right.
         position: Position in the corpus's table of the row that ``skip_bad`` leaves out; None where leaving out a row is no cure.
+        bearable: Whether ``skip_bad`` goes on without leaving out a row, because the rest can be used as it is: a part of the
+            corpus is missing, say.
     """
 
     file: Path
@@ -23,6 +25,7 @@ class Problem:
     what: str
     remedy: str
     position: int | None = None
+    bearable: bool = False
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.row}" if self.row is not None else str(self.file)

@@ -94,13 +94,15 @@ class Corpus(ABC):
             BadInputError: With every problem found, unless ``skip_bad`` and leaving out rows cures them.
         """
         table, problems = self.read()
-        fatal = [problem for problem in problems if problem.position is None]
+        fatal = [problem for problem in problems if problem.position is None and not problem.bearable]
         if problems and (fatal or not skip_bad):
             raise BadInputError(problems)
         rows = len(table)
         if problems:
             bad = sorted({problem.position for problem in problems if problem.position is not None})
             table = table.drop(index=table.index[bad]).reset_index(drop=True)
+        if rows and not len(table):
+            raise BadInputError(problems)
         table.attrs = {"rows": rows, "problems": [str(problem) for problem in problems]}
         return table
 
