@@ -41,6 +41,7 @@ class Leak:
         pair: The two splits.
         values: What is in both, sorted.
         share: Part of the second split's utterances, 0 to 1, that have one of the values.
+        examples: Ids of a few of those utterances.
     """
 
     fold: int
@@ -48,6 +49,7 @@ class Leak:
     pair: Pair
     values: tuple[str, ...]
     share: float
+    examples: tuple[str, ...]
 
 
 def normalise(text: str) -> str:
@@ -77,7 +79,9 @@ def find_leaks(table: pd.DataFrame, folds: Sequence[Fold], audio: npt.NDArray[np
                 shared = np.intersect1d(first[first >= 0], second)
                 if len(shared):
                     values = tuple(sorted(map(str, names[shared])))
-                    leaks.append(Leak(fold.number, kind, (one, other), values, float(np.isin(second, shared).mean())))
+                    concerned = np.isin(second, shared)
+                    examples = tuple(map(str, rows[places[other][concerned][:5]]))
+                    leaks.append(Leak(fold.number, kind, (one, other), values, float(concerned.mean()), examples))
     return leaks
 
 

@@ -489,7 +489,7 @@ def _guard(protocol: str, leaks: Sequence[Leak], shares: Sharing) -> list[str]:
         parts = []
         for kind, found in _by_kind(refused).items():
             first, values = found[0], _union(found)
-            shown = "" if kind == "clips" else f" ({_some(values)})"
+            shown = f" ({_some(first.examples if kind == 'clips' else values)})"
             parts.append(
                 f"{len(values)} {kind} are in more than one split, fold {first.fold}'s {' and '.join(first.pair)} first{shown}"
             )

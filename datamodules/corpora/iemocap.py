@@ -220,20 +220,23 @@ def _evaluations(path: Path, first: int, problems: list[Problem]) -> list[_Turn]
     """The turns of one evaluation file, of which the first is row ``first`` of the table."""
     turns: list[_Turn] = []
     named: dict[str, int] = {}
+    torn = False  # raters below a torn line speak of that line's turn, not of the one before
     for number, line in enumerate(_lines(path, problems), start=1):
         stripped = line.strip()
         if not stripped or stripped.startswith("%"):
             continue
         found, rater = _EVALUATION.fullmatch(stripped), _RATER.fullmatch(stripped)
-        if rater and turns:
-            if rater[1] == "C":
+        if rater and (turns or torn):
+            if rater[1] == "C" and not torn:
                 said = [word.strip() for word in rater[3].split("\t")[0].split(";")]
                 turns[-1].votes.append(f"{rater[2]}:" + "+".join(word.replace(" ", "_") for word in said if word))
             continue
         if not found:
             what, remedy = f"the line {stripped[:60]!r} is neither a turn nor a rater's", "restore the file from the archive"
             problems.append(_bearable(path, what, remedy, number))
+            torn |= stripped.startswith("[")
             continue
+        torn = False
         turn = _Turn(path, number, found[3], float(found[1]), found[4], _three(found[5]))
         position = first + len(turns)
         turns.append(turn)
