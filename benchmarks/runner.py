@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -97,7 +98,8 @@ def expand(suite: Suite, precision: str = "auto", store: FeatureStore | None = N
     @cache
     def load(audio: Feature, text: Feature) -> tuple[Utterances, Plan]:
         utterances = load_utterances(corpus, audio, text, store, suite.skip_bad, suite.max_seconds)
-        return utterances, apply_protocol(utterances.table, suite.protocol, suite.allow_speaker_overlap)
+        plan = apply_protocol(utterances.table, suite.protocol, suite.allow_speaker_overlap, corpus.name, utterances.audio.keys)
+        return replace(utterances, table=plan.relabel(utterances.table)), plan
 
     prepared = []
     for entry in suite.methods:

@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.audio import AudioError, Clip, inspect_clip
-from datamodules.batch import Item, collate_dialogues, collate_utterances
+from datamodules.batch import IGNORED, Item, collate_dialogues, collate_utterances
 from datamodules.corpora import Corpus
 from datamodules.features import Feature, FeatureError
 from datamodules.problems import BadInputError, Problem
@@ -223,10 +223,16 @@ class EmotionDataModule(L.LightningDataModule):
             return
         positions = pd.Series(self.utterances.table.index, index=self.utterances.table["utterance_id"])
         train = positions.loc[list(self.fold.train)].to_numpy()
+        dialogues = self.utterances.table.set_index("utterance_id")["dialogue"]
         scales = [_fit_scale(arrays, train) for arrays in (self.utterances.audio, self.utterances.text)]
         for name in ("train", "val", "test"):
-            indices = positions.loc[list(getattr(self.fold, name))].to_numpy()
-            self._splits[name] = _Split(self.utterances, indices, self.classes, self.unit, scales)
+            ids = list(getattr(self.fold, name))
+            indices = positions.loc[ids].to_numpy()
+            own = set(dialogues[ids].dropna())
+            context = [id_ for id_ in self.fold.context if dialogues[id_] in own] if self.unit == "dialogue" else []
+            self._splits[name] = _Split(
+                self.utterances, indices, positions.loc[context].to_numpy(), self.classes, self.unit, scales
+            )
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches of similar lengths."""
@@ -302,21 +308,24 @@ def _fit_scale(arrays: Arrays, indices: npt.NDArray[np.integer]) -> Scale | None
 
 
 class _Split(Dataset["Item | list[Item]"]):
-    """The items of one split: utterances, or dialogues made of this split's utterances alone."""
+    """The items of one split: utterances, or dialogues made of this split's utterances, and of its context, alone."""
 
     def __init__(
         self,
         utterances: Utterances,
-        indices: npt.NDArray[np.integer],
+        labelled: npt.NDArray[np.integer],
+        context: npt.NDArray[np.integer],
         classes: Sequence[str],
         unit: Unit,
         scales: Sequence[Scale | None],
     ) -> None:
+        indices = np.concatenate([labelled, context.astype(labelled.dtype)])
         rows = utterances.table[["utterance_id", "label", "speaker", "dialogue", "turn"]].iloc[indices].reset_index(drop=True)
         self.audio, self.text, self.scales = utterances.audio, utterances.text, scales
         self.indices = indices  # into the table, (n,); everything below is by position in this split
         self.ids = rows["utterance_id"].array
-        self.labels = np.fromiter((classes.index(label) for label in rows["label"]), np.int64)
+        self.labels = np.full(len(rows), IGNORED, np.int64)
+        self.labels[: len(labelled)] = [classes.index(label) for label in rows["label"].iloc[: len(labelled)]]
         self.speakers = rows["speaker"].fillna("").astype(str).array
         self.unit = unit
         lengths = (utterances.audio.lengths + utterances.text.lengths)[indices]

@@ -102,6 +102,8 @@ class Corpus(ABC):
         if problems:
             bad = sorted({problem.position for problem in problems if problem.position is not None})
             table = table.drop(index=table.index[bad]).reset_index(drop=True)
+        if rows and not len(table):
+            raise BadInputError(problems)
         table.attrs = {"rows": rows, "problems": [str(problem) for problem in problems], "notes": notes}
         return table
 

@@ -1,13 +1,17 @@
 """Splits share nothing that inflates a score, or say so in their name, or are refused with what would allow them."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from datamodules.leaks import ALL_PAIRS, find_leaks, normalise
 from datamodules.problems import UnknownNameError
-from datamodules.protocols import Fold, Plan, ProtocolError, apply_protocol
+from datamodules.protocols import HEADLINES, PROTOCOLS, Counts, Fold, Plan, ProtocolError, apply_protocol, list_protocols
 
 
 def corpus(speakers: int = 10, each: int = 12, dialogues: int = 2, split: list[str] | None = None) -> pd.DataFrame:
@@ -314,3 +318,393 @@ def test_the_name_tells_the_folds_that_were_made() -> None:
 def test_one_class_is_refused() -> None:
     with pytest.raises(ProtocolError, match="all utterances have the label 'calm'"):
         apply_protocol(corpus().assign(label="calm"))
+
+
+def iemocap(each: int = 24) -> pd.DataFrame:
+    """Five dyads, in each two improvised dialogues and two performances of five scenes of three plays."""
+    labels = ("ang", "hap", "exc", "neu", "sad", "fru", "xxx", "oth")
+    scenes = ("impro01", "impro02", "script01_1", "script01_2", "script02_1", "script03_1", "script03_2")
+    rows = [
+        {
+            "utterance_id": f"Ses0{s}{lead}_{scene}_{turn:03}",
+            "label": labels[turn % len(labels)],
+            "speaker": f"Ses0{s}{'FM'[turn % 2]}",
+            "dialogue": f"Ses0{s}{lead}_{scene}",
+            "turn": turn,
+            "session": f"Session{s}",
+            "split": None,
+            "improvised": scene.startswith("impro"),
+            "script": None if scene.startswith("impro") else scene,
+            "text": f"{scene} says {turn}" if scene.startswith("script") else f"{s}{lead}{scene} {turn}",
+        }
+        for s in range(1, 6)
+        for scene in scenes
+        for lead in "FM"
+        for turn in range(each)
+    ]
+    return pd.DataFrame(rows)
+
+
+def meld(each: int = 42) -> pd.DataFrame:
+    """Two dialogues per split; the same six speakers everywhere."""
+    labels = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
+    rows = [
+        {
+            "utterance_id": f"{split}-{n}",
+            "label": labels[n % 7],
+            "sentiment": ("neutral", "positive", "negative")[n % 3],
+            "speaker": f"friend{n % 6}",
+            "dialogue": f"{split}-dia{n * 2 // each}",
+            "turn": n,
+            "split": split,
+            "text": "okay" if n == 0 else f"{split} says {n}",
+        }
+        for split in ("train", "val", "test")
+        for n in range(each)
+    ]
+    return pd.DataFrame(rows)
+
+
+def parallel(speakers: int, sentences: int) -> pd.DataFrame:
+    """Every speaker reads every sentence in four emotions."""
+    rows = [
+        {
+            "utterance_id": f"{speaker}-{sentence}-{label}",
+            "label": label,
+            "speaker": f"{speaker:04}",
+            "dialogue": None,
+            "sentence": f"{sentence:03}",
+            "split": None,
+            "text": f"sentence {sentence}",
+        }
+        for speaker in range(speakers)
+        for sentence in range(sentences)
+        for label in ("Angry", "Happy", "Neutral", "Sad")
+    ]
+    return pd.DataFrame(rows)
+
+
+TABLES: dict[str, Callable[[], pd.DataFrame]] = {
+    "iemocap": iemocap,
+    "meld": meld,
+    "esd": lambda: parallel(10, 30),
+    "emouerj": lambda: parallel(8, 10),
+    "": corpus,
+}
+FOUR = ("ang", "hap", "neu", "sad")
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_named_protocols_keep_what_they_declare(name: str) -> None:
+    """On a generated table of the corpus; counted here without the guard's help."""
+    declared = PROTOCOLS[name]
+    table = TABLES[declared.corpus]()
+    plan = apply_protocol(table, name, corpus=declared.corpus or None)
+    assert plan == apply_protocol(table, name.removesuffix("@1"))
+    assert (plan.protocol, plan.headline) == (name, declared.headline)
+    assert set(plan.classes) == set(plan.relabel(table)["label"].dropna()) & set(plan.classes)
+    columns = {"speakers": "speaker", "dialogues": "dialogue", "scripts": "script", "sentences": "text"}
+    for fold in plan.folds:
+        for kind, column in columns.items():
+            if column in table.columns:
+                parts = members(table, fold, column)
+                for pair in ALL_PAIRS - declared.shares.get(kind, frozenset()):
+                    assert not parts[pair[0]] & parts[pair[1]], (fold.number, kind, pair)
+        labels = plan.relabel(table).set_index("utterance_id")["label"]
+        assert set(labels[list(fold.train)]) == set(plan.classes)
+        assert set(labels[[*fold.val, *fold.test]]) <= set(plan.classes)
+
+
+@pytest.mark.parametrize("name", ["iemocap4-loso", "iemocap4-improvised"])
+def test_iemocap_leaves_one_session_out(name: str) -> None:
+    table = iemocap()
+    plan = apply_protocol(table, name)
+    assert plan.classes == FOUR
+    tested = []
+    for fold in plan.folds:
+        sessions = members(table, fold, "session")
+        test = fold.number + 1
+        assert sessions["test"] == {f"Session{test}"}
+        assert sessions["val"] == {f"Session{test % 5 + 1}"}
+        assert len(sessions["train"]) == 3
+        tested += fold.test
+    counts = table["label"].isin([*FOUR, "exc"]) & (table["improvised"] | (name == "iemocap4-loso"))
+    assert sorted(tested) == sorted(table.loc[counts, "utterance_id"])
+    assert plan.relabel(table).loc[table["label"] == "exc", "label"].unique().tolist() == ["hap"]
+
+
+def test_iemocap_session5() -> None:
+    (fold,) = apply_protocol(iemocap(), "iemocap4-session5").folds
+    sessions = members(iemocap(), fold, "session")
+    assert sessions == {"train": {"Session1", "Session2", "Session3"}, "val": {"Session4"}, "test": {"Session5"}}
+
+
+def test_iemocap_random90_says_that_speakers_overlap() -> None:
+    table = iemocap()
+    plan = apply_protocol(table, "iemocap4-random90")
+    (fold,) = plan.folds
+    count = table["label"].isin([*FOUR, "exc"]).sum()
+    assert (len(fold.test), len(fold.val)) == (round(count * 0.1), round(count * 0.1))
+    assert len(fold.train) + len(fold.val) + len(fold.test) == count
+    assert fold.context == ()
+    text = " ".join(plan.caveats)
+    assert "speakers overlap" in text
+    assert "10 speakers are in more than one split" in text
+    # The order of the rows is no part of the protocol.
+    again = apply_protocol(table.sample(frac=1, random_state=3).reset_index(drop=True), "iemocap4-random90")
+    assert sorted(again.folds[0].test) == sorted(fold.test)
+
+
+def test_iemocap_scriptdisjoint_trains_on_no_play_that_is_tested() -> None:
+    table = iemocap()
+    plan = apply_protocol(table, "iemocap4-scriptdisjoint")
+    used: set[str] = set()
+    for fold in plan.folds:
+        scripts = members(table, fold, "script")
+        plays = {name: {script.split("_")[0] for script in found} for name, found in scripts.items()}
+        assert len(plays["test"]) == 1
+        assert len(plays["train"]) == 2
+        assert not plays["test"] & plays["train"]
+        assert not plays["val"]
+        assert members(table, fold, "session")["test"] == {f"Session{fold.number + 1}"}
+        improvised = table.set_index("utterance_id")["improvised"]
+        assert all(improvised[list(ids)].any() for ids in (fold.train, fold.val, fold.test))
+        used |= plays["test"]
+    assert used == {"script01", "script02", "script03"}
+    assert any("leaves out" in caveat and "their play is in another split" in caveat for caveat in plan.caveats)
+    assert not any("scripts are performed" in caveat for caveat in plan.caveats)
+    # The standard folds do share them, and say so.
+    shared = [caveat for caveat in apply_protocol(table, "iemocap4-loso").caveats if "scripts are performed" in caveat]
+    assert shared == [
+        "5 scripts are performed in more than one split: up to 71% of a test split's utterances are of one that is trained on"
+    ]
+
+
+def test_iemocap6_dialogue() -> None:
+    table = iemocap()
+    plan = apply_protocol(table, "iemocap6-dialogue")
+    assert plan.headline == "weighted_f1"
+    assert plan.classes == ("hap", "sad", "neu", "ang", "exc", "fru")
+    assert plan.relabel(table)["label"].tolist() == table["label"].tolist()
+    (fold,) = plan.folds
+    dialogues = members(table, fold, "dialogue")
+    assert {name[:5] for name in dialogues["test"]} == {"Ses05"}
+    assert sorted(name[:5] for name in dialogues["val"]) == sorted(["Ses01", "Ses02", "Ses03", "Ses04"] * 3)
+    assert not any(one & other for one, other in combinations(dialogues.values(), 2))
+    text = " ".join(plan.caveats)
+    assert "8 speakers are in train and in val: the epoch is selected on voices that were trained on" in text
+    assert "speaker-independent" not in text
+
+
+def test_validation_dialogues_dont_depend_on_what_else_is_there() -> None:
+    table = iemocap()
+    whole = members(table, apply_protocol(table, "iemocap6-dialogue").folds[0], "dialogue")["val"]
+    less = table[table["session"] != "Session2"].reset_index(drop=True)
+    part = members(less, apply_protocol(less, "iemocap6-dialogue").folds[0], "dialogue")["val"]
+    assert part == {name for name in whole if not name.startswith("Ses02")}
+
+
+def test_context_stays_with_its_dialogue() -> None:
+    table = iemocap()
+    dialogue = table.set_index("utterance_id")["dialogue"]
+    for fold in apply_protocol(table, "iemocap4-loso").folds:
+        assert sorted(fold.train + fold.val + fold.test + fold.context) == sorted(table["utterance_id"])
+    for fold in apply_protocol(table, "iemocap4-improvised").folds:
+        assert all("impro" in dialogue[name] for name in fold.context)
+        assert len(fold.context) == 5 * 2 * 2 * 9
+    for fold in apply_protocol(table, "iemocap4-scriptdisjoint").folds:
+        assert set(dialogue[list(fold.context)]) <= set.union(*members(table, fold, "dialogue").values())
+
+
+def test_fold_refuses_context_that_is_trained_on() -> None:
+    with pytest.raises(ProtocolError, match="in train and in context"):
+        Fold(0, ("a",), ("b",), ("c",), ("a",))
+
+
+@pytest.mark.parametrize("name", ["meld7", "meld3-sentiment"])
+def test_meld_keeps_its_official_splits(name: str) -> None:
+    table = meld()
+    plan = apply_protocol(table, name, corpus="meld")
+    assert plan.headline == "weighted_f1"
+    assert (
+        plan.classes
+        == {
+            "meld7": ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"),
+            "meld3-sentiment": ("neutral", "positive", "negative"),
+        }[name]
+    )
+    (fold,) = plan.folds
+    for split in ("train", "val", "test"):
+        assert getattr(fold, split) == tuple(table.loc[table["split"] == split, "utterance_id"])
+    text = " ".join(plan.caveats)
+    assert "6 speakers are in more than one split" in text
+    assert "1 sentences are said in more than one split: up to 2% of a test split's utterances" in text
+    assert plan.relabel(table)["label"].tolist() == table["sentiment" if name == "meld3-sentiment" else "label"].tolist()
+
+
+def test_meld_without_val_split_is_refused_nothing_else_shared() -> None:
+    table = meld()
+    table.loc[table["split"] == "test", "dialogue"] = "train-dia0"
+    with pytest.raises(
+        ProtocolError, match=r"meld7@1 doesn't allow.*1 dialogues are in more than one split, fold 0's train and test"
+    ):
+        apply_protocol(table, "meld7")
+
+
+def test_meld6_pooled_drops_fear_and_splits_every_class_80_20() -> None:
+    table = meld(each=350)
+    plan = apply_protocol(table, "meld6-pooled", corpus="meld")
+    assert "fear" not in plan.classes
+    (fold,) = plan.folds
+    labels = table.set_index("utterance_id")["label"]
+    assert labels[list(fold.test)].value_counts().to_dict() == dict.fromkeys(plan.classes, 30)
+    assert labels[list(fold.val)].value_counts().to_dict() == dict.fromkeys(plan.classes, 15)
+    assert len(fold.train) == 6 * 105
+    assert members(table, fold, "split")["test"] == {"train", "val", "test"}
+    assert plan.caveats[0].startswith("not comparable with results on MELD's own test split: fear is dropped")
+
+
+@pytest.mark.parametrize(("name", "folds", "tested"), [("esd", 5, 10 * 30 * 4 // 5), ("emouerj", 16, 8 * 10 * 4)])
+def test_parallel_corpora_share_neither_speaker_nor_sentence(name: str, folds: int, tested: int) -> None:
+    table = TABLES[name]()
+    plan = apply_protocol(table, name, corpus=name)
+    assert len(plan.folds) == folds
+    assert_disjoint(table, plan, "speaker")
+    assert_disjoint(table, plan, "sentence")
+    test = [i for fold in plan.folds for i in fold.test]
+    assert len(test) == len(set(test)) == tested
+    sizes = [len(table) - len(fold.train + fold.val + fold.test) for fold in plan.folds]
+    number = str(sizes[0]) if len(set(sizes)) == 1 else f"{min(sizes)} to {max(sizes)}"
+    leaves_out = f"each fold leaves out {number} of {len(table)} utterances: their speaker or their sentence is in another split"
+    assert leaves_out in plan.caveats
+
+
+def test_leave_one_speaker_out_validates_on_the_partners() -> None:
+    """IEMOCAP: the other speaker of the dyad; elsewhere the next speaker."""
+    table = iemocap()
+    table = table[table["label"].isin(FOUR)].reset_index(drop=True)
+    plan = apply_protocol(table, "loso-speaker", corpus="iemocap")
+    assert len(plan.folds) == 10
+    for fold in plan.folds:
+        speakers = members(table, fold, "speaker")
+        assert len(speakers["test"]) == 1
+        assert {name[:5] for name in speakers["test"]} == {name[:5] for name in speakers["val"]}
+        assert len(speakers["train"]) == 8
+        assert_disjoint(table, plan, "speaker")
+    alone = apply_protocol(corpus(), "loso-speaker@1")
+    assert [members(corpus(), fold, "speaker")["val"] for fold in alone.folds] == [{f"s{(n + 1) % 10}"} for n in range(10)]
+
+
+def test_leave_one_speaker_out_needs_speakers() -> None:
+    with pytest.raises(ProtocolError, match="120 utterances have no speaker"):
+        apply_protocol(corpus().assign(speaker=None), "loso-speaker")
+
+
+def test_another_corpus_is_told_what_is_possible() -> None:
+    with pytest.raises(ProtocolError) as caught:
+        apply_protocol(meld(), "iemocap4-loso", corpus="meld")
+    text = str(caught.value)
+    assert text.startswith("iemocap4-loso@1 is a protocol of the corpus iemocap, not of meld; possible: auto, split@1,")
+    assert "meld7@1, meld3-sentiment@1, meld6-pooled@1, loso-speaker@1" in text
+    assert "esd" not in text
+    assert list_protocols("demo")[4:] == ["loso-speaker@1"]
+
+
+@pytest.mark.parametrize(
+    ("corpus_name", "first"), [("iemocap", "iemocap4-loso@1"), ("meld", "meld7@1"), ("esd", "esd@1"), ("emouerj", "emouerj@1")]
+)
+def test_auto_takes_the_first_of_the_corpus(corpus_name: str, first: str) -> None:
+    assert apply_protocol(TABLES[corpus_name](), corpus=corpus_name).protocol == first
+
+
+def test_a_missing_column_is_named() -> None:
+    with pytest.raises(ProtocolError, match="meld3-sentiment@1 needs the column sentiment"):
+        apply_protocol(meld().drop(columns="sentiment"), "meld3-sentiment")
+    with pytest.raises(ProtocolError, match="iemocap4-loso@1 needs the column session"):
+        apply_protocol(iemocap().assign(session=None), "iemocap4-loso")
+    with pytest.raises(ProtocolError, match="no utterance counts"):
+        apply_protocol(iemocap().assign(label="xxx"), "iemocap4-loso")
+
+
+def test_two_sessions_are_too_few() -> None:
+    table = iemocap()
+    with pytest.raises(ProtocolError, match="2 sessions can't be divided among train, val and test"):
+        apply_protocol(table[table["session"] < "Session3"].reset_index(drop=True), "iemocap4-loso")
+
+
+def test_counts_that_differ_are_a_caveat(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = PROTOCOLS["iemocap4-loso@1"]
+    known = {f"Session{n}": {"ang": 42, "hap": 84, "neu": 42, "sad": 42} for n in range(1, 6)}
+    table = iemocap()
+    monkeypatch.setitem(PROTOCOLS, declared.name, replace(declared, counts=Counts("session", known, total=1050, dialogues=70)))
+    assert not any("counts differ" in caveat for caveat in apply_protocol(table, "iemocap4-loso").caveats)
+    table.loc[table.index[:8], "label"] = "xxx"
+    found = [caveat for caveat in apply_protocol(table, "iemocap4-loso").caveats if "counts differ" in caveat]
+    assert found == [
+        "counts differ from the published ones: Session1 ang 41 instead of 42, Session1 hap 82 instead of 84, "
+        "Session1 neu 41 instead of 42, Session1 sad 41 instead of 42, utterances 1,045 instead of 1,050"
+    ]
+
+
+def test_every_protocol_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "protocols.md").read_text()
+    assert [name for name in PROTOCOLS if f"`{name}`" not in page] == []
+
+
+def test_published_counts_add_up() -> None:
+    for name, declared in PROTOCOLS.items():
+        if declared.counts and declared.counts.total and name not in {"iemocap6-dialogue@1", "emouerj@1", "meld3-sentiment@1"}:
+            assert sum(sum(c.values()) for c in declared.counts.classes.values()) == declared.counts.total, name
+    assert sum(PROTOCOLS["iemocap6-dialogue@1"].counts.classes["Session5"].values()) == 1623
+
+
+def test_headline_must_be_one_that_exists() -> None:
+    with pytest.raises(ValueError, match="the headline is 'wa'; it must be one of uar, war, macro_f1, weighted_f1"):
+        replace(PROTOCOLS["meld7@1"], headline="wa")
+    with pytest.raises(ValueError, match="splits can't share voices"):
+        replace(PROTOCOLS["meld7@1"], shares={"voices": ALL_PAIRS})
+    assert "weighted_f1" in HEADLINES
+
+
+def test_speakers_that_a_named_protocol_doesnt_allow_stop_it() -> None:
+    table = iemocap()
+    table.loc[table["speaker"] == "Ses03M", "speaker"] = "Ses01M"
+    for allow in (False, True):
+        with pytest.raises(ProtocolError, match=r"iemocap4-loso@1 doesn't allow.*1 speakers .*\(Ses01M\).*column speaker"):
+            apply_protocol(table, "iemocap4-loso", allow)
+
+
+def test_identical_audio_in_two_splits_stops_a_named_protocol_and_is_a_caveat_elsewhere() -> None:
+    table = iemocap()
+    keys = np.array([f"{n:04}" for n in range(len(table))], "S16")
+    assert apply_protocol(table, "iemocap4-session5", audio=keys) == apply_protocol(table, "iemocap4-session5")
+    first, last = table.index[table["session"] == "Session1"][0], table.index[table["session"] == "Session5"][0]
+    keys[last] = keys[first]
+    with pytest.raises(
+        ProtocolError, match=r"1 clips are in more than one split, fold 0's train and test first \(Ses05F_impro01_000\)"
+    ):
+        apply_protocol(table, "iemocap4-session5", audio=keys)
+    generic = corpus(split=OWN)
+    keys = np.array([f"{n:04}" for n in range(len(generic))], "S16")
+    keys[[0, -1]] = b"same"
+    assert apply_protocol(generic, audio=keys).caveats == (
+        "1 clips of identical audio are in more than one split: up to 4% of a test split's utterances are trained on",
+    )
+
+
+def test_absent_audio_is_not_the_same_audio() -> None:
+    table = corpus(split=OWN)
+    assert apply_protocol(table, audio=np.full(len(table), b"", "S16")).caveats == ()
+
+
+def test_leaks_are_counted_by_fold_kind_and_pair() -> None:
+    table = corpus(speakers=3, each=3, split=["train", "val", "test"]).assign(text=None)
+    table["text"] = ["Oh, no!", "a", "b", "oh no", "c", "d", "OH NO", "e", "Oh... no."]
+    (fold,) = apply_protocol(table).folds
+    leaks = find_leaks(table, [fold])
+    assert {(leak.kind, leak.pair): (leak.values, round(leak.share, 2)) for leak in leaks} == {
+        ("sentences", ("train", "val")): (("oh no",), 0.33),
+        ("sentences", ("train", "test")): (("oh no",), 0.67),
+        ("sentences", ("val", "test")): (("oh no",), 0.67),
+    }
+    assert normalise("Isn’t IT?") == normalise("isn't it")
