@@ -516,6 +516,18 @@ def test_context_stays_with_its_dialogue() -> None:
         assert set(dialogue[list(fold.context)]) <= set.union(*members(table, fold, "dialogue").values())
 
 
+def test_a_dialogue_that_is_cut_has_no_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a turn would be heard in training and in test."""
+    declared = PROTOCOLS["iemocap4-random90@1"]
+    monkeypatch.setitem(PROTOCOLS, declared.name, replace(declared, context=True))
+    table = iemocap(each=8)
+    (fold,) = apply_protocol(table, "iemocap4-random90").folds
+    parts = list(members(table, fold, "dialogue").values())
+    dialogues = set(table.set_index("utterance_id")["dialogue"][list(fold.context)])
+    assert dialogues
+    assert all(sum(name in part for part in parts) == 1 for name in dialogues)
+
+
 def test_fold_refuses_context_that_is_trained_on() -> None:
     with pytest.raises(ProtocolError, match="in train and in context"):
         Fold(0, ("a",), ("b",), ("c",), ("a",))
