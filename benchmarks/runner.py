@@ -322,7 +322,7 @@ def _fit_and_test(job: Job, folder: Path, workers: int, epoch: Callable[[str], N
         spec.seed,
         workers,
     )
-    model = create(spec.method, audio_dim=job.audio.dim, text_dim=job.text.dim, num_classes=len(plan.classes), **spec.options)
+    model = create(spec.method, audio_dim=job.audio.width, text_dim=job.text.width, num_classes=len(plan.classes), **spec.options)
     model.training_options = spec.training
     for modality, feature, settings in (("audio", job.audio, spec.audio_encoder), ("text", job.text, spec.text_encoder)):
         # A method that doesn't read a modality has no use for its encoder.

@@ -335,7 +335,7 @@ def _writer(folder: Path, feature: Feature) -> Iterator[None]:
             lock.acquire()
         description = folder / "feature.json"
         if not description.exists():
-            description.write_text(json.dumps(feature.identity(), indent=1, sort_keys=True) + "\n")
+            description.write_text(json.dumps(feature.stored.identity(), indent=1, sort_keys=True) + "\n")
     try:
         yield
     finally:

@@ -59,6 +59,35 @@ def tiny_large_speech(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_speech(folder, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True)
 
 
+@pytest.fixture(scope="session")
+def tiny_whisper(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Whisper of a few thousand random weights, decoder included; it hears 1 s instead of 30 s."""
+    import torch
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
+
+    folder = tmp_path_factory.mktemp("speech") / "tiny-whisper"
+    torch.manual_seed(0)
+    config = WhisperConfig(
+        d_model=16,
+        encoder_layers=3,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        num_mel_bins=20,
+        max_source_positions=50,
+        vocab_size=30,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+    )
+    WhisperModel(config).save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=20, chunk_length=1).save_pretrained(folder)
+    return str(folder)
+
+
 def save_speech(folder: Path, **changes: object) -> str:
     import torch
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model

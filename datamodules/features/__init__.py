@@ -57,7 +57,17 @@ class Feature(ABC):
     @property
     @abstractmethod
     def dim(self) -> int:
-        """Width D of the arrays."""
+        """Width D of the stored arrays."""
+
+    @property
+    def width(self) -> int:
+        """Width of the vectors in batches: `dim`, unless the data module keeps only the best columns (see `EmotionDataModule`)."""
+        return self.dim
+
+    @property
+    def stored(self) -> "Feature":
+        """The feature as the store holds it: itself, without what is done to its arrays after they are read."""
+        return self
 
     @abstractmethod
     def extract(self, inputs: Sequence[npt.NDArray[np.float32]] | Sequence[str]) -> list[npt.NDArray[np.generic]]:
@@ -74,13 +84,13 @@ class Feature(ABC):
         """Free what `extract` keeps in memory between chunks, such as an encoder on the card. Called after an extraction."""
 
     def identity(self) -> dict[str, object]:
-        """Everything that decides the numbers: name, version and fields; JSON-serialisable."""
+        """Everything that decides the numbers of a batch: name, version and fields; JSON-serialisable."""
         return {"name": self.name, "extractor_version": self.extractor_version, **dataclasses.asdict(self)}
 
     @property
     def key(self) -> str:
-        """Hexadecimal digest of `identity`: the folder of the store that holds this feature."""
-        return hashlib.blake2b(json.dumps(self.identity(), sort_keys=True).encode(), digest_size=8).hexdigest()
+        """Hexadecimal digest of the identity of `stored`: the folder of the store that holds this feature."""
+        return hashlib.blake2b(json.dumps(self.stored.identity(), sort_keys=True).encode(), digest_size=8).hexdigest()
 
     def __str__(self) -> str:
         changed = [

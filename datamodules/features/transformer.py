@@ -136,34 +136,41 @@ class HiddenStates(_Transformer):
     """Hidden states of a frozen transformer, (T, D): one vector per token of a transcript, or per frame of a waveform.
 
     Computed once in evaluation mode and stored in float16, never again per epoch. Text checkpoints (BERT, RoBERTa, MiniLM …)
-    read transcripts, speech checkpoints (wav2vec 2.0, HuBERT, WavLM …) waveforms at 16 kHz.
+    read transcripts, speech checkpoints (wav2vec 2.0, HuBERT, WavLM, Whisper …) waveforms at 16 kHz. Of an encoder with a
+    decoder only the encoder is used. Whisper's hears every clip followed by silence up to 30 s, as in its training, and cut
+    there; of its states those of the clip are kept, 50 a second.
 
     Args:
         checkpoint: Hub name, local folder, or ``minilm``.
         layers: Which states: 0 is the embedding, -1 the last layer, ``(-4, -3, -2, -1)`` the last four.
         combine: ``mean`` averages them; ``concat`` puts them side by side, for methods that weigh layers themselves: the first
             layer's D numbers first.
+        pool: ``none`` keeps every state; ``first`` keeps the first, BERT's ``[CLS]`` and RoBERTa's ``<s>``; ``mean`` is their
+            mean, special tokens included. The latter two give (1, D).
     """
 
     name = "hidden_states"
     _speech: ClassVar[frozenset[str]] = frozenset(
-        {"wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech-sat", "wav2vec2-bert"}
+        {"wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech-sat", "wav2vec2-bert", "whisper"}
     )
 
     layers: tuple[int, ...] = (-1,)
     combine: str = "mean"
+    pool: str = "none"
 
     def __post_init__(self) -> None:
-        """Refuse an empty choice of layers, and an unknown way to combine them."""
+        """Refuse an empty choice of layers, and an unknown way to combine or pool them."""
         if not self.layers:
             raise FeatureError("hidden_states: layers is empty; name at least one, such as layers=(-1,)")
         if self.combine not in {"mean", "concat"}:
             raise FeatureError(f"hidden_states: combine is {self.combine!r}; it must be 'mean' or 'concat'")
+        if self.pool not in {"none", "first", "mean"}:
+            raise FeatureError(f"hidden_states: pool is {self.pool!r}; it must be 'none', 'first' or 'mean'")
 
     def identity(self) -> dict[str, object]:
-        """As of any feature, without ``combine`` where it is the mean, so that what older versions stored is still found."""
-        found = super().identity()
-        return {key: value for key, value in found.items() if key != "combine" or value != "mean"}
+        """As of any feature, without ``combine`` and ``pool`` at their defaults, so that what older versions stored is found."""
+        defaults = {"combine": "mean", "pool": "none"}
+        return {key: value for key, value in super().identity().items() if key not in defaults or value != defaults[key]}
 
     @property
     def modality(self) -> Modality:
@@ -194,12 +201,24 @@ class HiddenStates(_Transformer):
         """
         if self.modality == "audio":
             # wav2vec 2.0's group norm sees padding, so a batch would change the numbers.
-            return [self._run(_waveform_inputs(self.checkpoint, waveform))[0] for waveform in inputs]
+            return [self._pooled(self._speech_states(np.asarray(waveform))) for waveform in inputs]
         tokens = tokenizer(self.checkpoint)(
             list(inputs), truncation=True, max_length=_max_tokens(self.checkpoint), padding=True, return_tensors="pt"
         )
         lengths = tokens["attention_mask"].sum(1).tolist()
-        return [states[:length] for states, length in zip(self._run(tokens), lengths, strict=True)]
+        return [self._pooled(states[:length]) for states, length in zip(self._run(tokens), lengths, strict=True)]
+
+    def _speech_states(self, waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        states: npt.NDArray[np.float32] = self._run(_waveform_inputs(self.checkpoint, waveform))[0]
+        if _config(self.checkpoint).model_type == "whisper":
+            samples = 2 * waveform_extractor(self.checkpoint).hop_length  # per state: the second convolution halves the frames
+            states = states[: max(1, -(-len(waveform) // samples))]
+        return states
+
+    def _pooled(self, states: npt.NDArray[np.float32]) -> npt.NDArray[np.generic]:
+        """Pool one input's states: (T, D) -> (T, D) or (1, D)."""
+        pooled: npt.NDArray[np.generic] = states.mean(0, keepdims=True) if self.pool == "mean" else states
+        return pooled[:1] if self.pool == "first" else pooled
 
     def release(self) -> None:
         """Forget the encoder, so that training has the memory."""
@@ -238,12 +257,13 @@ def waveform_extractor(checkpoint: str) -> Any:  # noqa: ANN401
 
 
 def load_encoder(checkpoint: str) -> Any:  # noqa: ANN401
-    """The checkpoint's encoder, anew at every call, on the CPU and in evaluation mode."""
+    """The checkpoint's encoder, without its decoder if it has one, anew at every call, on the CPU and in evaluation mode."""
     from transformers import AutoModel
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    return load_pretrained(AutoModel, checkpoint).eval()
+    model = load_pretrained(AutoModel, checkpoint).eval()
+    return model.get_encoder() if model.config.is_encoder_decoder else model
 
 
 @cache

@@ -77,6 +77,21 @@ def test_learns_what_the_data_holds(suite: Suite, tmp_path: Path) -> None:
         assert result["scores"]["uar"] > 0.8, outcome.spec.method
 
 
+def test_a_method_gets_the_selected_functionals(suite: Suite, tmp_path: Path) -> None:
+    """Selections are runs of their own, over one copy of the features."""
+    every, some = (
+        bench(suite.model_copy(update={"audio": audio, "seeds": (0,)}), tmp_path / "runs")[1]
+        for audio in ("egemaps", "compare2016(select=12)")
+    )
+    other = expand(suite.model_copy(update={"audio": "compare2016(select=13)"}))[1].spec
+    assert [outcome.status for outcome in (every, some)] == ["finished"] * 2
+    assert len({every.spec.fingerprint, some.spec.fingerprint, other.fingerprint}) == 3
+    assert (some.spec.audio["select"], some.spec.data) == (12, other.data)
+    result = json.loads((some.folder / "result.json").read_text())
+    assert result["features"]["audio"] == "compare2016(select=12)"
+    assert result["scores"]["uar"] > 0.3
+
+
 def test_a_finished_run_is_never_run_again_and_repeats_bit_for_bit(suite: Suite, tmp_path: Path) -> None:
     bench(suite, tmp_path / "one")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "one").rglob("*")}

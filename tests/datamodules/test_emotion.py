@@ -1,17 +1,21 @@
 """Batches hold the right utterances in an order that the seed decides, normalised by what the training split alone says."""
 
+import json
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from sklearn.svm import LinearSVC
 
 from datamodules.audio import Clip, load_clip
 from datamodules.batch import IGNORED, Batch
 from datamodules.corpora.manifest import Manifest
-from datamodules.emotion import EmotionDataModule, LengthBatches, Utterances, load_utterances
+from datamodules.emotion import EmotionDataModule, LengthBatches, Utterances, _fit_scale, load_utterances
+from datamodules.features import Feature, FeatureError, parse_feature
 from datamodules.features.spectral import MFCC, LogMel
 from datamodules.features.transformer import HiddenStates, TokenIds
 from datamodules.problems import BadInputError
@@ -93,6 +97,142 @@ def test_constant_dimensions_stay_finite(rows: Rows, manifest: Path, tiny_bert: 
         soundfile.write(tmp_path / str(row["audio"]), np.zeros(4000), RATE)
     for batch in module(load(manifest, tiny_bert)).train_dataloader():
         assert not batch.audio.any()
+
+
+class Vectors(list):
+    """Stands for the `Arrays` of a feature with one vector per utterance."""
+
+    feature = parse_feature("compare2016")
+
+    def __init__(self, matrix: np.ndarray) -> None:
+        assert matrix.shape[1] == 6373
+        super().__init__(matrix.astype(np.float32)[:, None])
+
+
+def test_vectors_of_all_scales_are_normalised() -> None:
+    """6,373 columns from 1e-7 to 1e11, some far from zero: as numpy's two passes in float64 say, and nothing explodes."""
+    random = np.random.default_rng(0)
+    matrix = random.normal(size=(50, 6373)) * 10.0 ** random.uniform(-7, 11, 6373)
+    matrix[:, :6000] += 1000 * np.abs(matrix[:, :6000]).max(0)  # a mean of a thousand deviations and more
+    matrix[:, 6000:] = random.permuted(matrix[:, 6000:], axis=0)
+    matrix = matrix.astype(np.float32).astype(np.float64)
+    train = list(range(30))
+    fitted = _fit_scale(Vectors(matrix), train)
+    assert fitted is not None
+    np.testing.assert_allclose(fitted.mean, matrix[train].mean(0), rtol=1e-6)
+    np.testing.assert_allclose(fitted.deviation, matrix[train].std(0), rtol=1e-5)
+    found = np.concatenate([fitted.apply(array) for array in Vectors(matrix)])
+    expected = (matrix - matrix[train].mean(0)) / matrix[train].std(0)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-7, 0.1, -3e11])
+def test_columns_constant_in_training_are_zero_everywhere(value: float) -> None:
+    """Also where they differ outside the training split: nothing could be learnt about them."""
+    matrix = np.random.default_rng(0).normal(size=(20, 6373))
+    matrix[:, [0, 7]] = value
+    matrix[12:, 7] = [1e11, -5, 0, 1, 2, 3, 4, 5]
+    fitted = _fit_scale(Vectors(matrix), range(12))
+    assert fitted is not None
+    with np.errstate(all="raise"):
+        found = np.concatenate([fitted.apply(array) for array in Vectors(matrix)])
+    assert not found[:, [0, 7]].any()
+    assert (np.abs(np.delete(found, [0, 7], axis=1)) < 20).all()
+    assert found[:12].std(0)[1] == pytest.approx(1, abs=1e-5)
+
+
+@dataclass(frozen=True)
+class Bands(Feature):
+    """The loudness of 200 bands of a clip, 30 of them kept: a small stand-in for ``compare2016(select=30)``."""
+
+    name = "bands"
+    dtype = "float32"
+    standardise = True
+
+    select: int = 30
+    modality = "audio"
+    dim = 200
+
+    @property
+    def width(self) -> int:
+        return self.select or self.dim
+
+    @property
+    def stored(self) -> Feature:
+        return replace(self, select=0)
+
+    def extract(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
+        spectra = [np.abs(np.fft.rfft(np.pad(wave, (0, 16_000)), 20_000))[:10_000] for wave in inputs]
+        return [np.log(spectrum.reshape(200, 50).mean(1) + 1e-9)[None] for spectrum in spectra]
+
+
+def select(path: Path, checkpoint: str, feature: Feature | None = None) -> EmotionDataModule:
+    return module(load_utterances(Manifest(path), feature or Bands(), TokenIds(checkpoint)))
+
+
+def test_the_selection_is_the_svms(manifest: Path, rows: Rows, tiny_bert: str) -> None:
+    """Columns come in their order, normalised, in all splits; the three tones' bands are among them."""
+    data, every = select(manifest, tiny_bert), select(manifest, tiny_bert, Bands(0))
+    assert (data.audio_dim, every.audio_dim) == (30, 200)
+    vectors = {}
+    for loader in (every.train_dataloader(), every.val_dataloader(), every.test_dataloader()):
+        for batch in loader:
+            vectors |= {name: batch.audio[b, 0].numpy() for b, name in enumerate(batch.utterance_id)}
+    train = [row for row in rows if row["split"] == "train"]
+    labels = [row["label"] for row in train]
+    svm = LinearSVC(C=1e-3, class_weight="balanced").fit([vectors[str(row["utterance_id"])] for row in train], labels)
+    columns = sorted(sorted(range(200), key=lambda column: -sum(svm.coef_[:, column] ** 2))[:30])
+    assert {150 // 40, 400 // 40, 900 // 40} <= set(columns)
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        for batch in loader:
+            assert batch.audio.shape[1:] == (1, 30)
+            for b, name in enumerate(batch.utterance_id):
+                np.testing.assert_array_equal(batch.audio[b, 0].numpy(), vectors[name][columns])
+
+
+def test_the_selection_repeats_itself(manifest: Path, tiny_bert: str) -> None:
+    assert same(list(select(manifest, tiny_bert).test_dataloader()), list(select(manifest, tiny_bert).test_dataloader()))
+
+
+@pytest.mark.parametrize("split", ["val", "test", "train"])
+@pytest.mark.parametrize("change", ["audio", "label"])
+def test_the_selection_is_fitted_on_train_only(
+    rows: Rows, tmp_path: Path, tiny_bert: str, write_manifest: Callable, split: str, change: str
+) -> None:
+    before = select(write_manifest(tmp_path, rows), tiny_bert)._splits["train"].fitted[0]
+    labels = {"calm": "cross", "cross": "glad", "glad": "calm"}
+    for number, row in enumerate(row for row in rows if row["split"] == split):
+        if change == "audio":
+            noise = np.random.default_rng(number).uniform(-1, 1, 5000)
+            soundfile.write(tmp_path / str(row["audio"]), noise, RATE)
+        elif number % 2:
+            row["label"] = labels[str(row["label"])]
+    after = select(write_manifest(tmp_path, rows), tiny_bert)._splits["train"].fitted[0]
+    assert before is not None
+    assert after is not None
+    if split == "train":
+        assert not np.array_equal(before.columns, after.columns)
+    else:
+        assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_functionals_are_stored_once_and_selected_per_fold(manifest: Path, tiny_bert: str, cache: Path) -> None:
+    every = load_utterances(Manifest(manifest), parse_feature("compare2016"), TokenIds(tiny_bert))
+    some = load_utterances(Manifest(manifest), parse_feature("compare2016(select=8)"), TokenIds(tiny_bert))
+    assert (module(every).audio_dim, module(some).audio_dim) == (6373, 8)
+    assert next(iter(module(some).val_dataloader())).audio.shape[1:] == (1, 8)
+    (folder,) = (cache / "features").glob("compare2016-*")
+    assert (folder / "data.bin").stat().st_size == 60 * 6373 * 4
+    assert json.loads((folder / "feature.json").read_text())["select"] == 0
+
+
+def test_nothing_to_select_by(rows: Rows, tmp_path: Path, tiny_bert: str, write_manifest: Callable) -> None:
+    """Only one class of the training split has audio."""
+    for row in rows:
+        if row["split"] == "train" and row["label"] != "glad":
+            row["audio"] = ""
+    with pytest.raises(FeatureError, match=r"bands selects by the training labels, but fewer than two classes .* have audio"):
+        select(write_manifest(tmp_path, rows), tiny_bert)
 
 
 def test_encoders_and_token_ids_are_left_as_they_are(manifest: Path, tiny_bert: str) -> None:

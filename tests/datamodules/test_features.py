@@ -123,7 +123,11 @@ def test_silence_is_finite() -> None:
         "hidden_states(checkpoint='bert-base-uncased')",
         "hidden_states(checkpoint='/some/where', layers=(-4, -3, -2, -1))",
         "hidden_states(layers=(0, 1), combine='concat')",
+        "hidden_states(pool='first')",
         "log_spectrogram(hop_ms=10.0)",
+        "compare2016(select=512)",
+        "egemaps",
+        "librosa_statistics(n_mfcc=13, f0_max=400.0)",
         "token_ids",
         "waveform",
     ],
@@ -181,6 +185,7 @@ def test_what_is_no_feature(text: str) -> None:
         ("log_spectrogram(window_ms=0)", "window_ms at least two"),
         ("hidden_states(layers=())", "layers is empty"),
         ("hidden_states(combine='sum')", "combine is 'sum'; it must be 'mean' or 'concat'"),
+        ("hidden_states(pool='max')", "pool is 'max'; it must be 'none', 'first' or 'mean'"),
         ("mfcc(n='40')", "n is '40'; it must be of the kind of its default, 40"),
         ("mfcc(n=40.5)", r"n is 40\.5; it must be of the kind of its default, 40"),
         ("hidden_states(layers=-1)", r"layers is -1; it must be of the kind of its default, \(-1,\)"),
@@ -193,6 +198,7 @@ def test_values_out_of_range(text: str, message: str) -> None:
 
 def test_every_feature_is_found_by_its_name() -> None:
     assert {"mfcc", "logmel", "log_spectrogram", "hidden_states", "token_ids", "waveform"} <= set(list_features())
+    assert {"compare2016", "egemaps", "librosa_statistics"} <= set(list_features())
     for name, feature in list_features().items():
         assert parse_feature(name) == feature()
 
@@ -286,6 +292,43 @@ def test_hidden_states_of_speech(tiny_speech: str) -> None:
         with torch.no_grad():
             expected = model(torch.as_tensor(normal[None])).last_hidden_state[0].numpy()
         np.testing.assert_allclose(array, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("layer", [0, 1, -1])
+def test_hidden_states_of_whisper(tiny_whisper: str, layer: int) -> None:
+    """Only the encoder's; 50 a second, as many as the clip lasts, and at most those of the span it hears."""
+    feature = HiddenStates(tiny_whisper, (layer,))
+    assert (feature.modality, feature.dim, feature.highest) == ("audio", 16, layer % 4)
+    waves = [waveform(s, n) for n, s in enumerate((0.5, 0.01, 0.501, 1.0, 1.3))]
+    found = feature.extract(waves)
+    assert [len(array) for array in found] == [25, 1, 26, 50, 50]
+    encoder = transformers.WhisperModel.from_pretrained(tiny_whisper).eval().encoder
+    extractor = transformers.WhisperFeatureExtractor.from_pretrained(tiny_whisper)
+    for array, wave in zip(found, waves, strict=True):
+        mels = extractor(wave, sampling_rate=RATE, return_tensors="pt").input_features  # (1, 20, 100)
+        with torch.no_grad():
+            states = torch.nn.functional.gelu(encoder.conv2(torch.nn.functional.gelu(encoder.conv1(mels))))
+            states = states.mT + encoder.embed_positions.weight
+            for block in encoder.layers[: layer % 4]:
+                states = block(states, None)
+            if layer == -1:
+                states = encoder.layer_norm(states)
+        np.testing.assert_allclose(array, states[0, : len(array)].numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["tiny_bert", "tiny_speech", "tiny_whisper"])
+def test_pooled_states(kind: str, request: pytest.FixtureRequest) -> None:
+    """The first state, or the mean of the real ones: padding and Whisper's silence don't count."""
+    checkpoint = request.getfixturevalue(kind)
+    inputs = TEXTS if kind == "tiny_bert" else [waveform(s, n) for n, s in enumerate((0.5, 0.01, 0.8))]
+    every, first, mean = (HiddenStates(checkpoint, (1, -1), "concat", pool) for pool in ("none", "first", "mean"))
+    assert every.dim == first.dim == mean.dim == 32
+    for states, one, average in zip(every.extract(inputs), first.extract(inputs), mean.extract(inputs), strict=True):
+        np.testing.assert_array_equal(one, states[:1])
+        np.testing.assert_allclose(average, states.astype(np.float64).mean(0, keepdims=True), atol=1e-6)
+    assert len({every.key, first.key, mean.key}) == 3
+    assert "pool" not in every.identity()
+    assert first.identity() == {**every.identity(), "pool": "first"}
 
 
 def test_unreachable_checkpoint_says_what_to_do() -> None:

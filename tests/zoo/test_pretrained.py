@@ -79,6 +79,28 @@ def test_speech_begins_with_the_frozen_features(
         assert not found[~real].any()
 
 
+@pytest.mark.parametrize("pool", ["first", "mean"])
+@pytest.mark.parametrize("modality", ["audio", "text"])
+def test_pooling_begins_with_the_frozen_features(tiny_bert: str, tiny_speech: str, modality: str, pool: str) -> None:
+    feature = HiddenStates(tiny_bert if modality == "text" else tiny_speech, (0, 1), "mean", pool)
+    batch = collate_utterances(items(tiny_bert))
+    given = {"audio": (batch.audio, batch.audio_mask), "text": (batch.text, batch.text_mask)}[modality]
+    states, mask = PretrainedEncoder(feature, Encoder("all")).eval()(*given)
+    assert mask.tolist() == [[True]] * 4
+    expected = np.stack(feature.extract(TEXTS if modality == "text" else waves()))
+    np.testing.assert_allclose(states.detach(), expected, atol=2e-5)
+    absent = torch.zeros_like(given[1])
+    absent[0] = given[1][0]
+    states, mask = PretrainedEncoder(feature, Encoder("all")).eval()(given[0], absent)
+    assert mask.tolist() == [[True], [False], [False], [False]]
+    np.testing.assert_allclose(states.detach(), np.stack([expected[0], *(np.zeros_like(expected[0]),) * 3]), atol=2e-5)
+
+
+def test_whisper_is_frozen(tiny_whisper: str) -> None:
+    with pytest.raises(FeatureError, match="reads input_features, not the waveform, and can't be trained here; use it frozen"):
+        encoder_input(HiddenStates(tiny_whisper), TOP)
+
+
 @pytest.mark.parametrize("kind", ["tiny_speech", "tiny_large_speech"])
 def test_padding_neighbours_and_absence_change_nothing(tiny_bert: str, kind: str, request: pytest.FixtureRequest) -> None:
     model = build("early_concat", tiny_bert, request.getfixturevalue(kind)).eval()

@@ -137,7 +137,8 @@ class PretrainedEncoder(nn.Module):
             mask: (..., L), True where real; rows without any are skipped.
 
         Returns:
-            States (..., L', D) in float32, zero where padded; and the mask (..., L'): a token each, or about 50 frames a second.
+            States (..., L', D) in float32, zero where padded; and the mask (..., L'): a token each, about 50 frames a second, or
+            one vector where the feature pools.
         """
         leading, kept = values.shape[:-2], mask.flatten(0, -2)
         present = kept.any(1)
@@ -146,6 +147,9 @@ class PretrainedEncoder(nn.Module):
         rows, kept = values.flatten(0, -3)[present, :, 0], kept[present]  # (R, L)
         states, real = self._text(rows, kept) if self.feature.modality == "text" else self._speech(rows, kept)
         states = states * real.unsqueeze(-1)
+        if self.feature.pool != "none":
+            states = states[:, :1] if self.feature.pool == "first" else states.sum(1, keepdim=True) / real.sum(1)[:, None, None]
+            real = real[:, :1]  # the first is real in every row
         every, shown = states.new_zeros(len(present), *states.shape[1:]), real.new_zeros(len(present), real.shape[1])
         every[present], shown[present] = states, real
         return every.reshape(*leading, *states.shape[1:]), shown.reshape(*leading, real.shape[1])
