@@ -221,7 +221,7 @@ def test_a_process_that_dies_is_recorded_and_the_rest_go_on(suite: Suite, tmp_pa
     (tmp_path / "methods" / "killer.py").write_text(killer)
     (tmp_path / "methods" / "sitecustomize.py").write_text(f"import zoo; zoo.__path__.append({str(tmp_path / 'methods')!r})\n")
     monkeypatch.setattr(zoo, "__path__", [*zoo.__path__, str(tmp_path / "methods")])
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "methods"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "methods"), prepend=os.pathsep)
     both = suite.model_copy(update={"methods": (MethodSpec(method="killer"), suite.methods[0]), "seeds": (0,)})
     outcomes = bench(both, tmp_path / "runs", processes=2, threads=1)
     assert [outcome.status for outcome in outcomes] == ["failed", "finished"]
