@@ -490,6 +490,7 @@ def test_options_without_a_meaning_are_refused(options: dict[str, object], messa
 def test_the_ablation_rows_change_one_part_each() -> None:
     assert list(get_method("hbaf").ablations) == [
         "Audio",
+        "Audio, w/o audio context network",
         "Text",
         "w/o audio context network",
         "w/o text context network",
