@@ -3,8 +3,8 @@
 Over the utterances of a dialogue: a context network per modality, self- and cross-attention, a gate that filters both, a
 residual layer, and contrastive terms beside the cross-entropy. What differs from the paper's text, and why:
 
-* The utterance vectors are pooled here (functionals of the frames, mean of the tokens, standardised over the corpus), for the
-  paper's 512 selected openSMILE functionals and RoBERTa vectors. COMET's three relations can't be had: one learnt vector each,
+* Frames and tokens are pooled here (functionals, mean), so that any feature will do; the paper's own are utterance vectors already:
+  512 of openSMILE's functionals, and RoBERTa's first token. All are standardised over the corpus. COMET's three relations can't be had: one learnt vector each,
   the same for all utterances (a bias, in effect), or none. `_TextContext` takes any (B, N, width) in their place.
 * The convolution runs over the dialogue; whether it does is not said. No positional encoding (the BiLSTM knows the order).
 * Equations (1) to (6) never see the utterance that is to be classified. ``text_context="cosmic"`` is the wiring of COSMIC
@@ -51,8 +51,8 @@ class HBAF(FusionModule):
     unit = "dialogue"
     paper = "Luo, Phan, Wang, Reiss, Heterogeneous bimodal attention fusion for speech emotion recognition, arXiv 2503.06405, 2025"
     published = Published(
-        "mfcc(n=40, deltas=2)",  # for openSMILE functionals, of which an SVM keeps 512
-        "hidden_states(checkpoint='roberta-large', layers=(-4, -3, -2, -1))",
+        "compare2016(select=512)",
+        "hidden_states(checkpoint='roberta-large', layers=(-4, -3, -2, -1), pool='first')",
         Training(100, 15, 32, 1e-4, 3e-4, "none", 0.0),  # 32 dialogues; the paper names no unit and no number of epochs
     )
     # Weighted F1 on the official splits. The paper states audio alone, and differences; text alone and all that follows are derived
