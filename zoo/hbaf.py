@@ -4,8 +4,9 @@ Over the utterances of a dialogue: a context network per modality, self- and cro
 residual layer, and contrastive terms beside the cross-entropy. What differs from the paper's text, and why:
 
 * Frames and tokens are pooled here (functionals, mean), so that any feature will do; the paper's own are utterance vectors already:
-  512 of openSMILE's functionals, and RoBERTa's first token. All are standardised over the corpus. COMET's three relations can't be had: one learnt vector each,
-  the same for all utterances (a bias, in effect), or none. `_TextContext` takes any (B, N, width) in their place.
+  512 of openSMILE's functionals, and RoBERTa's last four layers (of the first token, as in COSMIC). All are standardised over the
+  corpus. COMET's three relations can't be had: one learnt vector each, the same for all utterances (a bias, in effect), or none.
+  `_TextContext` takes any (B, N, width) in their place.
 * The convolution runs over the dialogue; whether it does is not said. No positional encoding (the BiLSTM knows the order).
 * Equations (1) to (6) never see the utterance that is to be classified. ``text_context="cosmic"`` is the wiring of COSMIC
   (Ghosal et al. 2020), which they evidently shorten; ``"literal"`` is (1) to (6) with l_i in (3) read as l_i^r.
