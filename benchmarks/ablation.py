@@ -68,6 +68,8 @@ def ablation_table(method: str, out: Path, runs: Mapping[str, str]) -> str:
     for title in dict.fromkeys(key for row in ablations.values() for key in row.reported):
         columns[f"paper's {title}"] = [f"{row.reported[title]:.2f}" if title in row.reported else "–" for row in ablations.values()]
     captions = [line for lines in board.captions.values() for line in lines]
+    if any(row.reported for row in ablations.values()):
+        captions.append("the paper's figures are of its own corpus and protocol: compare the order of the rows, not the numbers")
     return "\n\n".join([f"**Ablation of {method}**", pipe_table(columns), "\n".join(f"- {line}" for line in captions)]) + "\n"
 
 

@@ -51,6 +51,7 @@ def test_ablate_prints_the_papers_rows_even_where_a_run_was_made_under_another_n
     rows = [dict(zip(table[0], row, strict=True)) for row in table[2:]]
     assert [row["variant"] for row in rows] == list(get_method("mer_han").ablations)
     assert [row["paper's UAR"] for row in rows] == ["52.18", "56.98", "67.72", "69.54", "71.87", "71.43", "74.20"]
+    assert "compare the order of the rows, not the numbers" in result.stdout
     assert rows[-1]["Δ UAR"] == "+0.0"
     first, full = (float(rows[i]["UAR"].split(" ±")[0]) for i in (0, -1))
     assert float(rows[0]["Δ UAR"]) == pytest.approx(first - full, abs=0.11)
