@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.leaderboard import pipe_table, read_leaderboard
+from benchmarks.leaderboard import percentages, pipe_table, read_leaderboard
 from benchmarks.spec import MethodSpec, Suite, SuiteError
 from zoo import get_method, list_methods
 
@@ -61,8 +61,7 @@ def ablation_table(method: str, out: Path, runs: Mapping[str, str]) -> str:
     full = table["uar_mean"].get(_full_row(method), float("nan"))
     columns = {"variant": list(ablations), "runs": [str(n) for n in table["runs"]]}
     for title, metric in _METRICS.items():
-        pairs = zip(table[f"{metric}_mean"], table[f"{metric}_std"], strict=True)
-        columns[title] = [f"{100 * mean:.1f} ± {100 * std:.1f}" for mean, std in pairs]
+        columns[title] = percentages(table, metric)
     columns["Δ UAR"] = ["–" if pd.isna(full) else f"{100 * (mean - full):+.1f}" for mean in table["uar_mean"]]
     columns["parameters"] = [f"{count:,.0f}" for count in table["parameters"]]
     for title in dict.fromkeys(key for row in ablations.values() for key in row.reported):

@@ -195,9 +195,7 @@ def _names(rows: pd.DataFrame) -> dict[str, list[str]]:
 def _score_columns(rows: pd.DataFrame) -> dict[str, list[str]]:
     columns = _names(rows) | {"runs": [str(n) for n in rows["runs"]]}
     for metric in ("uar", "war", "macro_f1", "weighted_f1", "ece"):
-        columns[_TITLES[metric]] = [
-            f"{100 * mean:.1f} ± {100 * std:.1f}" for mean, std in zip(rows[f"{metric}_mean"], rows[f"{metric}_std"], strict=True)
-        ]
+        columns[_TITLES[metric]] = percentages(rows, metric)
     return columns | {
         "parameters": [f"{n / 1e6:.2f} M" if n >= 1e5 else f"{n / 1e3:.1f} k" for n in rows["parameters"]],
         "training s": [f"{s:.1f}" for s in rows["train_seconds"]],
@@ -205,6 +203,12 @@ def _score_columns(rows: pd.DataFrame) -> dict[str, list[str]]:
         "test utt/s": [f"{n:.0f}" for n in rows["test_utterances_per_second"]],
         "peak MiB": [f"{n:.0f}" for n in rows["peak_memory_mib"]],
     }
+
+
+def percentages(rows: pd.DataFrame, metric: str) -> list[str]:
+    """A metric of every row of `Leaderboard.table` in percent, mean ± sample deviation."""
+    pairs = zip(rows[f"{metric}_mean"], rows[f"{metric}_std"], strict=True)
+    return [f"{100 * mean:.1f} ± {100 * std:.1f}" for mean, std in pairs]
 
 
 def _slice_title(column: str) -> str:

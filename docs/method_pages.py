@@ -157,8 +157,7 @@ def _places(routed: "nx.DiGraph[str]", layers: list[list[str]]) -> dict[str, flo
             layer.sort(key=lambda node: (wish[node], node))
             gap = [0.0, *np.cumsum([0.5 + 0.25 * ("→" not in a) + 0.25 * ("→" not in b) for a, b in pairwise(layer)])]
             shift = float(np.mean([wish[node] - g for node, g in zip(layer, gap, strict=True)]))
-            spread = [max(wish[node], shift + g) if len(layer) == 1 else shift + g for node, g in zip(layer, gap, strict=True)]
-            x.update(zip(layer, spread, strict=True))
+            x.update((node, shift + g) for node, g in zip(layer, gap, strict=True))
     return x
 
 
