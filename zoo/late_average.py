@@ -7,8 +7,13 @@ corpus) and classified by a network of its own. What is decided here, and why:
 * Each classifier has its own cross-entropy and the combination passes no gradient back, so nothing is fused before the decision.
 * ``rule="weighted"`` learns the two weights: the fused cross-entropy is added to the loss, over posteriors cut off from their
   classifiers. Weights learnt on the training split favour the modality that overfits it, hence the plain mean is the default.
+* ``audio_share`` is what audio counts in the combination. With it the product is a logarithmic opinion pool (Genest and Zidek,
+  Statistical Science 1, 1986, section 2): a modality whose classifier knows its training clips by heart is surer than it should
+  be, and counts for less with a smaller share.
 * An absent modality is left out of the combination; with nothing there the posterior is uniform.
 """
+
+import math
 
 from typing import Literal, cast
 
@@ -28,9 +33,9 @@ class LateAverage(FusionModule):
     Equations::
 
         p_m = softmax(network_m(z_m))                  z as in early_concat, m = audio, text
-        mean      p = (p_a + p_t) / 2
+        mean      p = w p_a + (1 - w) p_t              w = audio_share, 1/2
         weighted  p = softmax(v)_a p_a + softmax(v)_t p_t
-        product   p ~ p_a p_t
+        product   p ~ p_a^(2 w) p_t^(2 - 2 w)
         loss = CE(p_a) + CE(p_t)                       + CE(p) with gradient to v alone
     """
 
@@ -48,6 +53,7 @@ class LateAverage(FusionModule):
         text_dim: int,
         num_classes: int,
         rule: Literal["mean", "weighted", "product"] = "mean",
+        audio_share: float = 0.5,
         encoder: EncoderName = "identity",
         hidden: int = 256,
         layers: int = 2,
@@ -61,6 +67,8 @@ class LateAverage(FusionModule):
             text_dim: Width Dt of the token vectors, or of utterance vectors (L = 1).
             num_classes: Number of classes C.
             rule: ``mean`` of the posteriors, ``weighted`` mean with learnt weights, or their normalised ``product``.
+            audio_share: Weight of audio in the combination, between 0 and 1; at 0.5 both modalities count the same. Where the
+                weights are learnt, they start there.
             encoder: Of the frames, before their functionals: ``identity``, ``bilstm`` or ``cnn``.
             hidden: Half its width.
             layers: Its layers.
@@ -68,10 +76,12 @@ class LateAverage(FusionModule):
             dropout: Before every linear layer, and on the input of every encoder layer.
 
         Raises:
-            ValueError: If ``rule`` is none of the three.
+            ValueError: If ``rule`` is none of the three, or ``audio_share`` isn't between 0 and 1.
         """
         if rule not in {"mean", "weighted", "product"}:
             raise ValueError(f"late_average: rule is {rule!r}; it must be 'mean', 'weighted' or 'product'")
+        if not 0 < audio_share < 1:
+            raise ValueError(f"late_average: audio_share is {audio_share:g}; it must be between 0 and 1")
         super().__init__(num_classes)
         self.save_hyperparameters()
         self.rule = rule
@@ -79,13 +89,14 @@ class LateAverage(FusionModule):
         self.audio_norm, self.text_norm = MaskedNorm(3 * self.encoder.dim), MaskedNorm(text_dim)
         self.audio_classifier = _classifier(3 * self.encoder.dim, d, num_classes, dropout)
         self.text_classifier = _classifier(text_dim, d, num_classes, dropout)
-        self.score = nn.Parameter(torch.zeros(2)) if rule == "weighted" else None
+        self.prior = (math.log(audio_share), math.log(1 - audio_share))
+        self.score = nn.Parameter(torch.tensor(self.prior)) if rule == "weighted" else None
 
     def forward(self, batch: Batch, maps: bool = False) -> Output:
         """Classify each modality and combine.
 
         ``logits`` are the log of the combined posterior; ``fused`` is what is combined, the log-posteriors of audio, then text
-        (B, 2C). Map ``modality`` (B, 2): the weights of audio and text, for the rules that have weights.
+        (B, 2C). Map ``modality`` (B, 2): the weights of audio and text.
         """
         frames = self.encoder(batch.audio, batch.audio_mask)  # (B, T, D)
         audio = self.audio_norm(masked_functionals(frames, batch.audio_mask), batch.present[:, AUDIO])  # (B, 3D)
@@ -94,15 +105,16 @@ class LateAverage(FusionModule):
         # At least float32: half precision loses the small probabilities.
         single = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
         combined, weights = self._combine(single.detach(), batch.present)
-        attention = {} if weights is None else {"modality": weights}
-        return Output(combined, single.flatten(1), attention if maps else None)
+        return Output(combined, single.flatten(1), {"modality": weights} if maps else None)
 
-    def _combine(self, single: Tensor, present: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _combine(self, single: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Log-posteriors (B, 2, C) and presence (B, 2) -> the combined log-posterior (B, C) and the weights (B, 2)."""
-        if self.rule == "product":
-            return (single * present.unsqueeze(-1)).sum(1).log_softmax(-1), None
-        score = single.new_zeros(2) if self.score is None else self.score.to(single.dtype)
+        score = single.new_tensor(self.prior) if self.score is None else self.score.to(single.dtype)
         weights = masked_softmax(score.expand(len(single), 2), present)  # (B, 2)
+        if self.rule == "product":
+            # Exponents that add up to the number of factors: one modality alone keeps its posterior as it is.
+            exponents = weights * present.sum(1, keepdim=True)
+            return (single * exponents.unsqueeze(-1)).sum(1).log_softmax(-1), weights
         posterior = (weights.unsqueeze(-1) * single.exp()).sum(1)  # (B, C)
         posterior = torch.where(present.any(1, keepdim=True), posterior, 1 / self.num_classes)
         return posterior.clamp(min=1e-12).log(), weights

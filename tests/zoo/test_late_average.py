@@ -69,11 +69,13 @@ def plain_single(method: LateAverage, batch: Batch, index: int) -> list[list[flo
 
 
 @pytest.mark.parametrize("d", [0, 5])
+@pytest.mark.parametrize("audio_share", [0.5, 0.2])
 @pytest.mark.parametrize("rule", ["mean", "weighted", "product"])
-def test_the_rules_are_the_plain_ones(batch: Batch, rule: str, d: int) -> None:
-    method = build(rule=rule, d=d)
-    scores = [0.0, 0.0]
+def test_the_rules_are_the_plain_ones(batch: Batch, rule: str, audio_share: float, d: int) -> None:
+    method = build(rule=rule, audio_share=audio_share, d=d)
+    scores = [math.log(audio_share), math.log(1 - audio_share)]
     if method.score is not None:
+        assert method.score.softmax(0).tolist() == pytest.approx([audio_share, 1 - audio_share])
         scores = [0.7, -0.4]
         method.score.data = torch.tensor(scores, dtype=torch.double)
     output = method(batch)
@@ -84,7 +86,10 @@ def test_the_rules_are_the_plain_ones(batch: Batch, rule: str, d: int) -> None:
         expected = []
         for c in range(3):
             parts = {m: single[m][c] for m in there}
-            combined = math.prod(parts.values()) if rule == "product" else sum(share[m] * parts[m] for m in there)
+            if rule == "product":
+                combined = math.prod(parts[m] ** (len(there) * share[m]) for m in there)
+            else:
+                combined = sum(share[m] * parts[m] for m in there)
             expected.append(combined if there else 1.0)
         expected = [value / sum(expected) for value in expected]
         # masked_softmax works in float32.
@@ -138,7 +143,14 @@ def test_the_map_holds_the_weights_of_what_is_there(batch: Batch) -> None:
     attention = build()(batch, maps=True).attention
     expected = torch.tensor([[0.5, 0.5], [1, 0], [0, 1], [0, 0], [0.5, 0.5]], dtype=torch.double)
     torch.testing.assert_close(attention["modality"], expected)
-    assert build(rule="product")(batch, maps=True).attention == {}
+    shared = build(rule="product", audio_share=0.2)(batch, maps=True).attention
+    torch.testing.assert_close(shared["modality"][:2], torch.tensor([[0.2, 0.8], [1, 0]], dtype=torch.double))
+
+
+def test_at_an_equal_share_the_product_is_the_plain_one(batch: Batch) -> None:
+    method = build(rule="product")
+    audio, text = method(batch).fused[0].exp().chunk(2)
+    torch.testing.assert_close(method(batch).logits[0].exp(), audio * text / (audio * text).sum(), atol=1e-6, rtol=0)
 
 
 def test_parameter_count_is_the_hand_derived_one() -> None:
@@ -154,6 +166,8 @@ def test_parameter_count_is_the_hand_derived_one() -> None:
 def test_bad_options_are_refused() -> None:
     with pytest.raises(ValueError, match="late_average: rule is 'vote'; it must be 'mean', 'weighted' or 'product'"):
         build(rule="vote")
+    with pytest.raises(ValueError, match="late_average: audio_share is 1; it must be between 0 and 1"):
+        build(audio_share=1.0)
     with pytest.raises(ValueError, match="encoder is 'gru'"):
         build(encoder="gru")
 
