@@ -1,5 +1,7 @@
 """Reading audio: one clip in, mono samples at the asked rate out, or an error that says what is wrong with the file."""
 
+import os
+import struct
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,9 +12,14 @@ import soundfile
 TOLERANCE = 0.5
 """Seconds by which a clip's end may lie beyond its file's, since annotations are rounded; more is an error."""
 
-
 MOST_FRAMES = 2**48
 """libsndfile reports an impossible number of frames for a stream of unknown length."""
+
+STREAMED = 0x7FFF_0000
+"""From this size on, the data chunk of a WAV file says that its writer didn't know the length; the file's end counts."""
+
+CUT_SHORT = 0.1
+"""Seconds that a WAV file may lack of what its header says, since sloppy writers count their header too; more is a broken copy."""
 
 
 class AudioError(ValueError):
@@ -50,9 +57,40 @@ def _open(path: Path) -> soundfile.SoundFile:
     if path.stat().st_size == 0:
         raise AudioError("audio file is empty (0 bytes)", "copy it again from its source")
     try:
-        return soundfile.SoundFile(path)
+        file = soundfile.SoundFile(path)
     except soundfile.LibsndfileError as error:
         raise AudioError(f"audio can't be decoded ({error.error_string.rstrip('.')})", "convert it to WAV or FLAC") from error
+    try:
+        _check_size(file, path)
+    except AudioError:
+        file.close()
+        raise
+    return file
+
+
+def _check_size(file: soundfile.SoundFile, path: Path) -> None:
+    """Compare the bytes that a WAV file's header promises with those that are there; libsndfile silently takes what there is."""
+    with path.open("rb") as raw:
+        if raw.read(4) != b"RIFF":
+            return
+        raw.seek(12)
+        while len(head := raw.read(8)) == 8:
+            name, promised = struct.unpack("<4sI", head)
+            if name == b"data":
+                break
+            raw.seek(promised + promised % 2, os.SEEK_CUR)
+        else:
+            return
+        there = os.fstat(raw.fileno()).st_size - raw.tell()
+    if promised == 0 and there > 0:
+        what = f"the header says that there is no audio, but {there:,} bytes follow, as a recorder leaves it that was killed"
+        raise AudioError(what, "rewrite the header, such as by 'ffmpeg -i this.wav new.wav'")
+    if there < promised < STREAMED:
+        seconds = file.frames / file.samplerate
+        whole = seconds * promised / there if there else 0.0
+        if not file.frames or whole - seconds > CUT_SHORT:
+            what = f"audio breaks off: {there:,} of the {promised:,} bytes that its header promises are there"
+            raise AudioError(what, "copy it again from its source")
 
 
 def _span(file: soundfile.SoundFile, clip: Clip) -> tuple[int, int]:
