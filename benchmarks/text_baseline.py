@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import typer
+from sklearn.base import ClassifierMixin
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -47,12 +48,12 @@ def fit_and_test(
     rows = {name: table["utterance_id"].isin(getattr(fold, name)).to_numpy() for name in ("train", "val", "test")}
     labels = table["label"].to_numpy(object)
 
-    def scored(model: Any, split: str) -> dict[str, Any]:
+    def scored(model: ClassifierMixin, split: str) -> dict[str, Any]:
         known = dict(zip(model.classes_, model.predict_proba(vectors[rows[split]]).T, strict=True))
         columns = {f"p_{label}": known.get(label, np.zeros(rows[split].sum())) for label in plan.classes}
         return scores(pd.DataFrame({"label": labels[rows[split]]} | columns), plan.classes)
 
-    def fitted(model: Any) -> Any:
+    def fitted(model: ClassifierMixin) -> ClassifierMixin:
         return model.fit(vectors[rows["train"]], labels[rows["train"]])
 
     yield "majority", scored(fitted(DummyClassifier(strategy="most_frequent")), "test")

@@ -136,6 +136,11 @@ def test_unusable_files(tmp_path: Path) -> None:
     assert "no samples" in refusal(tmp_path / "silent.wav")
 
 
+def test_a_pointer_of_git_lfs_is_named_as_one(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 74000\n")
+    assert refusal(tmp_path / "a.wav") == "it is a pointer of Git LFS, not the sound; run 'git lfs pull'"
+
+
 def test_wav_cut_inside_its_header_is_refused(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", sine(440, 0.5, TARGET), TARGET)
     (tmp_path / "cut.wav").write_bytes((tmp_path / "a.wav").read_bytes()[:20])
@@ -181,7 +186,7 @@ def test_an_end_beyond_the_file_is_tolerated_for_half_a_second(tmp_path: Path) -
 
 
 def wav(path: Path, riff: int | None = None, rate: int | None = None, data: int | None = None, cut: int | None = None) -> Path:
-    """A second of PCM at 16 kHz, 44 bytes of header and 32,000 of samples, with other fields in its header or cut to ``cut`` bytes."""
+    """A second of PCM, 44 bytes of header and 32,000 of samples, with other fields in its header or cut to ``cut`` bytes."""
     soundfile.write(path, sine(440, 1.0, TARGET), TARGET, subtype="PCM_16")
     content = bytearray(path.read_bytes())
     for place, value in ((4, riff), (24, rate), (40, data)):
@@ -232,3 +237,27 @@ def test_chunks_before_and_after_the_samples_do_not_mislead(tmp_path: Path) -> N
 def test_a_rate_that_is_wrong_but_possible_is_believed(tmp_path: Path) -> None:
     """Nothing in one file tells; the table of rates that the doctor prints does."""
     assert inspect_clip(Clip(wav(tmp_path / "a.wav", rate=8_000))) == (2.0, 8_000, 1)
+
+
+def test_what_may_not_be_read_is_told_by_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file, and a file in a folder that may not be entered; permissions can't be tested as root."""
+    path = wav(tmp_path / "a.wav")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    for name in ("open", "is_file"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, name, refuse)
+            assert refusal(path) == "audio file can't be read (Permission denied); check its permissions"
+
+
+def test_symbolic_links(tmp_path: Path) -> None:
+    target, link = wav(tmp_path / "a.wav"), tmp_path / "link.wav"
+    link.symlink_to(target)
+    assert inspect_clip(Clip(link)).seconds == 1.0
+    target.unlink()
+    assert "audio file is missing" in refusal(link)
+    loop = tmp_path / "loop.wav"
+    loop.symlink_to(loop)
+    refusal(loop)
