@@ -1,8 +1,8 @@
 """SAVEE, Surrey Audio-Visual Expressed Emotion: four men, English, seven emotions, 480 files.
 
 ``AudioData/DC/sa03.wav`` is speaker (the folder), emotion (sa) and sentence (03); a well-known copy has it as ``DC_sa03.wav`` in
-one folder. Of the 15 sentences of an emotion three are common to all, two are the emotion's own and ten are others of TIMIT; the
-30 neutral ones are the common ones and everybody's own. The release has no transcripts that its names point to.
+one folder. The sentences are of TIMIT, 15 of each emotion and 30 neutral; some are said in all emotions, under numbers that
+don't tell. The release has no transcripts that its names point to.
 """
 
 import re
