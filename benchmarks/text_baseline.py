@@ -19,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.cli import _plain_errors
 from benchmarks.runner import scores
 from datamodules.corpora import open_corpus
 from datamodules.emotion import load_utterances
@@ -42,7 +43,7 @@ def fit_and_test(
         plan: Classes and headline.
         fold: What to train, select and test on.
 
-    Returns:
+    Yields:
         Name and `scores` on the test split.
     """
     rows = {name: table["utterance_id"].isin(getattr(fold, name)).to_numpy() for name in ("train", "val", "test")}
@@ -76,9 +77,10 @@ def main(
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without bad rows.")] = False,
 ) -> None:
     """Print one line per baseline and fold."""
-    opened = open_corpus(corpus, root)
-    utterances = load_utterances(opened, parse_feature("mfcc"), parse_feature(text), None, skip_bad)
-    plan = apply_protocol(utterances.table, protocol, corpus=opened.name)
+    with _plain_errors():
+        opened = open_corpus(corpus, root)
+        utterances = load_utterances(opened, parse_feature("mfcc"), parse_feature(text), None, skip_bad)
+        plan = apply_protocol(utterances.table, protocol, corpus=opened.name)
     table = plan.relabel(utterances.table)
     width = utterances.text.feature.dim
     vectors = np.stack([np.asarray(a, np.float32).mean(0) if len(a) else np.zeros(width, np.float32) for a in utterances.text])

@@ -97,9 +97,9 @@ def _check_size(file: soundfile.SoundFile, promised: int, there: int) -> None:
         raise AudioError(what, "rewrite the header, such as by 'ffmpeg -i this.wav new.wav'")
     if promised >= STREAMED or promised <= there:
         return
-    part = 1 - there / promised
-    seconds = part / (1 - part) * file.frames / file.samplerate if file.frames else 0.0
-    if max(part, seconds) > CUT_SHORT:
+    missing = promised - there
+    seconds = missing / there * file.frames / file.samplerate if there else 0.0
+    if max(missing / promised, seconds) > CUT_SHORT:
         what = f"audio breaks off: {there:,} of the {promised:,} bytes that its header promises are there"
         raise AudioError(what, "copy it again from its source")
 

@@ -62,10 +62,8 @@ def savee_names() -> Names:
 def write_sound(path: Path, seconds: float = 0.1) -> None:
     """Noise of its own for every name: identical audio in two splits is a leak."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(zlib.crc32(path.name.encode() + path.parent.name.encode())).normal(
-        0, 0.1, round(16_000 * seconds)
-    )
-    soundfile.write(path, noise, 16_000)
+    random = np.random.default_rng(zlib.crc32(f"{path.parent.name}/{path.name}".encode()))
+    soundfile.write(path, random.normal(0, 0.1, round(16_000 * seconds)), 16_000)
 
 
 def write_esd_texts(root: Path, names: Names) -> None:
