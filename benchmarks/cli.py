@@ -83,6 +83,9 @@ def _plain_errors() -> Iterator[None]:
     ) as error:
         typer.echo(f"fusion-zoo: {error}", err=True)
         raise typer.Exit(2) from None
+    except PermissionError as error:
+        typer.echo(f"fusion-zoo: {error.filename}: {error.strerror}; check its permissions", err=True)
+        raise typer.Exit(2) from None
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """Reading audio: one clip in, mono samples at the asked rate out, or an error that says what is wrong with the file."""
 
+import os
+import struct
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,9 +12,17 @@ import soundfile
 TOLERANCE = 0.5
 """Seconds by which a clip's end may lie beyond its file's, since annotations are rounded; more is an error."""
 
-
 MOST_FRAMES = 2**48
 """libsndfile reports an impossible number of frames for a stream of unknown length."""
+
+STREAMED = 0x7FFF_0000
+"""From this size on, the data chunk of a WAV file says that its writer didn't know the length; the file's end counts."""
+
+CUT_SHORT = 0.1
+"""Seconds, and part of the whole, that a WAV file may lack of what its header promises, since sloppy writers count their header
+too; more is a broken copy."""
+
+LFS_POINTER = b"version https://git-lfs"
 
 
 class AudioError(ValueError):
@@ -43,6 +53,8 @@ class AudioInfo(NamedTuple):
 def _open(path: Path) -> soundfile.SoundFile:
     try:
         exists = path.is_file()
+    except PermissionError as error:
+        raise AudioError(f"audio file can't be read ({error.strerror})", "check its permissions") from error
     except (OSError, ValueError) as error:  # a name too long, or with a NUL: a transcript in the wrong column, say
         raise AudioError(f"the audio path can't be one ({error})", "correct the path") from error
     if not exists:
@@ -50,9 +62,46 @@ def _open(path: Path) -> soundfile.SoundFile:
     if path.stat().st_size == 0:
         raise AudioError("audio file is empty (0 bytes)", "copy it again from its source")
     try:
-        return soundfile.SoundFile(path)
+        chunk = _data_chunk(path)  # first, because libsndfile says of what it may not open that there is a system error
+        file = soundfile.SoundFile(path)
+    except OSError as error:
+        raise AudioError(f"audio file can't be read ({error.strerror})", "check its permissions") from error
     except soundfile.LibsndfileError as error:
+        with path.open("rb") as raw:
+            if raw.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise AudioError("it is a pointer of Git LFS, not the sound", "run 'git lfs pull'") from error
         raise AudioError(f"audio can't be decoded ({error.error_string.rstrip('.')})", "convert it to WAV or FLAC") from error
+    if chunk is not None:
+        _check_size(file, *chunk)
+    return file
+
+
+def _data_chunk(path: Path) -> tuple[int, int] | None:
+    """Bytes of samples that a WAV file's header promises, and those that the file has from there on; None for other files."""
+    with path.open("rb") as file:
+        if file.read(4) != b"RIFF":
+            return None
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            name, size = struct.unpack("<4sI", head)
+            if name == b"data":
+                return size, os.fstat(file.fileno()).st_size - file.tell()
+            file.seek(size + size % 2, os.SEEK_CUR)  # chunks of odd length are padded
+    return None
+
+
+def _check_size(file: soundfile.SoundFile, promised: int, there: int) -> None:
+    """Refuse a WAV file that was cut off or whose length was never filled in; libsndfile silently takes what there is."""
+    if promised == 0 and there > 0:
+        what = f"the header says that there is no audio, but {there:,} bytes follow, as a recorder leaves it that was killed"
+        raise AudioError(what, "rewrite the header, such as by 'ffmpeg -i this.wav new.wav'")
+    if promised >= STREAMED or promised <= there:
+        return
+    missing = promised - there
+    seconds = missing / there * file.frames / file.samplerate if there else 0.0
+    if max(missing / promised, seconds) > CUT_SHORT:
+        what = f"audio breaks off: {there:,} of the {promised:,} bytes that its header promises are there"
+        raise AudioError(what, "copy it again from its source")
 
 
 def _span(file: soundfile.SoundFile, clip: Clip) -> tuple[int, int]:

@@ -18,9 +18,9 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from datamodules.audio import AudioError, Clip, inspect_clip
+from datamodules.audio import AudioError, Clip, inspect_clip, load_clip
 from datamodules.batch import IGNORED, Item, collate_dialogues, collate_utterances
-from datamodules.corpora import Corpus
+from datamodules.corpora import Corpus, Reading
 from datamodules.features import Feature, FeatureError
 from datamodules.problems import BadInputError, Problem
 from datamodules.protocols import Fold
@@ -80,13 +80,16 @@ def load_utterances(
         max_seconds: Longer clips are cut, so that one mistaken file of several minutes can't exhaust the memory.
 
     Raises:
-        BadInputError: With every bad row of the table; once those are mended, with every row whose audio doesn't decode.
+        BadInputError: With every bad row, of the table and of audio that doesn't decode.
     """
     for feature, modality in ((audio, "audio"), (text, "text")):
         if feature.modality != modality:
             raise FeatureError(f"{feature} reads {feature.modality}; it can't be the {modality} feature")
     store = store or FeatureStore()
-    table = corpus.table(skip_bad)
+    reading = corpus.read()
+    if reading.problems and not skip_bad:
+        raise BadInputError([*reading.problems, *_undecodable(corpus, reading, max_seconds)])
+    table = corpus.usable(reading, skip_bad)
     total, problems = table.attrs["rows"], list(table.attrs["problems"])
     clips, cut, late = _clips(table, max_seconds)
     try:
@@ -157,6 +160,27 @@ def _clips(table: pd.DataFrame, max_seconds: float) -> tuple[_Clips, int, dict[i
     long = spans["audio"].notna() & (seconds > max_seconds)
     end = spans["end"].mask(long, spans["start"].fillna(0.0) + max_seconds)
     return _Clips(spans.assign(end=end)), int(long.sum()), failures
+
+
+def _undecodable(corpus: Corpus, reading: Reading, max_seconds: float) -> list[Problem]:
+    """What is wrong with the audio of the rows that the reading finds nothing wrong with.
+
+    Extraction would find it too, hours later and after the rest has been mended. Only a corpus that is refused anyway is decoded
+    here, so a sound one is never decoded twice.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    named = {problem.position for problem in reading.problems}
+    clips, _, failures = _clips(reading.table, max_seconds)
+    for position in track(range(len(clips)), "looking for audio that doesn't decode", console=Console(stderr=True), transient=True):
+        clip = clips[position]
+        if clip is not None and position not in named and position not in failures:
+            try:
+                load_clip(clip, inspect_clip(clip).sample_rate)
+            except AudioError as error:
+                failures[position] = error
+    return [_problem(corpus, reading.table, *failure) for failure in sorted(failures.items()) if failure[0] not in named]
 
 
 def _problem(corpus: Corpus, table: pd.DataFrame, position: int, error: AudioError) -> Problem:

@@ -19,7 +19,6 @@ from datamodules.problems import BadInputError, Problem
 
 SOUND = (".wav", ".flac")
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")
-LFS_POINTER = b"version https://git-lfs"
 MOST_NAMED = 6
 """How many differing groups a message about counts names."""
 
@@ -28,14 +27,14 @@ Facts = dict[str, object]
 
 
 class NamedFiles(Corpus):
-    """A folder tree of WAV or FLAC files; the stem of a file is its utterance's id.
+    """A folder tree of WAV or FLAC files; the stem of a file is its utterance's id, unless `identify` says otherwise.
 
     Attributes:
-        pattern: What a file's stem must match in full; its groups go to `describe`.
-        example: Such a stem, for the message about one that doesn't match.
+        pattern: What a file's id must match in full; its groups go to `describe`.
+        example: Such an id, for the message about one that doesn't match.
         foreign: Stems that belong to the release and hold something else, such as songs; they are passed over, with a note.
         counts: Column -> value -> how many utterances of the full release have it; None where only some must.
-        silent: Stems of files that the release has without sound -> what is known about them; their audio is absent.
+        silent: Ids of files that the release has without sound -> what is known about them; their audio is absent.
     """
 
     pattern: ClassVar[re.Pattern[str]]
@@ -43,6 +42,10 @@ class NamedFiles(Corpus):
     foreign: ClassVar[re.Pattern[str] | None] = None
     counts: ClassVar[Mapping[str, Mapping[str, int | None]]] = {}
     silent: ClassVar[Mapping[str, str]] = {}
+
+    def identify(self, path: Path) -> str:
+        """A file's id: its stem. Override it where the stem alone isn't unique, as where the folder says who speaks."""
+        return path.stem
 
     @abstractmethod
     def describe(self, parts: re.Match[str], path: Path) -> Facts:
@@ -84,6 +87,7 @@ class NamedFiles(Corpus):
         extra = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in COLUMNS]
         table = pd.DataFrame(rows, columns=[*COLUMNS, *extra])
         problems += self.refine(table, notes)
+        table["text"] = table["text"].astype("str")  # of that type even where no utterance has any
         known = [f"{stem}: {self.silent[stem]}" for stem in table["utterance_id"] if stem in self.silent]
         table.attrs["notes"] = notes + known
         bad = {problem.position for problem in problems}
@@ -93,12 +97,13 @@ class NamedFiles(Corpus):
 
     def _row(self, path: Path, seen: dict[str, Path]) -> tuple[Facts, list[tuple[str, str]]]:
         """One file's columns, and what is wrong with it: what and remedy."""
-        row: Facts = {"utterance_id": path.stem, "audio": str(path), "seconds": None}
+        name = self.identify(path)
+        row: Facts = {"utterance_id": name, "audio": str(path), "seconds": None}
         faults = []
-        first = seen.setdefault(path.stem, path)
+        first = seen.setdefault(name, path)
         if first is not path:
             faults.append((f"it has the same name as {first}", "keep one of the two"))
-        parts = self.pattern.fullmatch(path.stem)
+        parts = self.pattern.fullmatch(name)
         if parts is None:
             row["utterance_id"] = path.relative_to(self.root).as_posix()
             faults.append((f"its name is not one of {self.name}", f"names look like {self.example}; move other files elsewhere"))
@@ -107,16 +112,13 @@ class NamedFiles(Corpus):
                 row |= self.describe(parts, path)
             except ValueError as error:
                 faults.append((str(error), f"names look like {self.example}; restore the file from {self.source}"))
-        if path.stem in self.silent:
+        if name in self.silent:
             row["audio"] = None
             return row, faults
         try:
             row["seconds"] = inspect_clip(Clip(path)).seconds
         except AudioError as error:
-            with path.open("rb") as file:
-                pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
-            found = ("it is a pointer of Git LFS, not the sound", "run 'git lfs pull'") if pointer else (error.what, error.remedy)
-            faults.append(found)
+            faults.append((error.what, error.remedy))
         return row, faults
 
 

@@ -94,7 +94,12 @@ class Corpus(ABC):
         Raises:
             BadInputError: With every problem found, unless ``skip_bad`` and leaving out rows cures them.
         """
-        table, problems = self.read()
+        return self.usable(self.read(), skip_bad)
+
+    @staticmethod
+    def usable(reading: Reading, skip_bad: bool = False) -> pd.DataFrame:
+        """The table of a reading; see `table`."""
+        table, problems = reading
         fatal = [problem for problem in problems if problem.position is None and not problem.partial]
         if problems and (fatal or not skip_bad):
             raise BadInputError(problems)

@@ -151,6 +151,7 @@ def _read_part(folder: Path, name: str | None, split: str | None) -> pd.DataFram
         simple = not (pa.types.is_nested(table[extra].type) or pa.types.is_binary(table[extra].type))
         if extra not in found.values() and extra not in rows.columns and simple:
             rows[extra] = _cells(table[extra], features.get(extra) or {})
+    rows["text"] = rows["text"].astype("str")  # of that type even where no utterance has any
     # One cell at a time, because all the sound may not fit into memory.
     sounds = (_sound(cell.as_py(), folder) for cell in table[found["audio"]]) if found["audio"] else [None] * len(table)
     rows["sound"] = pd.Series(list(sounds), rows.index, dtype=object)

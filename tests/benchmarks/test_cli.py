@@ -114,6 +114,18 @@ def test_mistakes_are_explained_in_a_line(
     assert "Traceback" not in result.output
 
 
+def test_a_file_that_may_not_be_read_is_a_line(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the reader; permissions can't be tested as root."""
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    result = run("doctor", manifest)
+    assert result.exit_code == 2
+    assert result.stderr == f"fusion-zoo: {manifest}: Permission denied; check its permissions\n"
+
+
 def test_a_speaker_in_two_splits_needs_the_flag(rows: list[dict], write_manifest, tmp_path: Path, fast: list[str]) -> None:
     rows[-1]["speaker"] = "s0"
     path = write_manifest(tmp_path, rows)

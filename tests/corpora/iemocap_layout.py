@@ -2,7 +2,8 @@
 
 Reproduced: the header with a percent sign, turn lines with tabs, listeners and actors as raters, blank lines between turns,
 line ends that differ within a file, transcripts in another order than the evaluation, lines without times, turns numbered XX
-that nobody evaluated, macOS's resource files, the folders of single raters, a scripted dialogue in two recordings.
+that nobody evaluated, files of forced alignment beside the sound, macOS's resource files, the folders of single raters, a
+scripted dialogue in two recordings.
 """
 
 import zlib
@@ -81,6 +82,10 @@ def _dialogue(session: Path, name: str, number: int) -> None:
         seed = zlib.crc32(turn.encode())
         wave = 0.3 * np.sin(np.arange(1600) * (0.05 + seed % 997 / 4000)) + 0.01 * np.random.default_rng(seed).normal(size=1600)
         soundfile.write(session / "sentences" / "wav" / name / f"{turn}.wav", wave, 16_000, "PCM_16")
+
+        frames = ("\t SFrm  EFrm    SegAScr Word", "\t    0    17    -111111 <s>", "\t   18    52    -222222 WORDS(2)")
+        for suffix in ("wdseg", "phseg", "syseg"):
+            _write(session / "sentences" / "ForcedAlignment" / name / f"{turn}.{suffix}", "\n".join(frames) + "\n")
 
 
 def _write(path: Path, text: str) -> None:

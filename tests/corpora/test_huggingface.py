@@ -1,61 +1,16 @@
 """Folders as ``save_to_disk`` of Hugging Face's ``datasets`` writes them, good and bad."""
 
-import io
-import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 import soundfile
+from layouts import row, save, save_dict, sound
 
 from datamodules.corpora import COLUMNS
 from datamodules.corpora.huggingface import HuggingFace
 from datamodules.problems import BadInputError
-
-LABELS = ["calm", "glad"]
-AUDIO = {"sampling_rate": 16000, "decode": True, "_type": "Audio"}
-FEATURES = {
-    "id": {"dtype": "string", "_type": "Value"},
-    "audio": AUDIO,
-    "text": {"dtype": "string", "_type": "Value"},
-    "label": {"names": LABELS, "_type": "ClassLabel"},
-}
-
-
-def sound(seconds: float = 0.1, kind: str = "WAV") -> bytes:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, np.full(round(16_000 * seconds), 0.1), 16_000, format=kind)
-    return buffer.getvalue()
-
-
-def row(number: int, **changes: Any) -> dict[str, Any]:
-    given = {"bytes": sound(0.1 * (number + 1)), "path": f"{number}.wav"}
-    return {"id": f"u{number}", "audio": given, "text": f"words {number}", "label": number % 2} | changes
-
-
-def save(folder: Path, rows: list[dict[str, Any]], features: dict[str, Any] = FEATURES, shards: int = 1) -> Path:
-    """Arrow streams with their two JSON files, as the package writes them."""
-    folder.mkdir(parents=True)
-    names = [f"data-{shard:05}-of-{shards:05}.arrow" for shard in range(shards)]
-    for shard, name in enumerate(names):
-        table = pa.Table.from_pylist(rows[shard::shards])
-        with pa.OSFile(str(folder / name), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
-            writer.write_table(table)
-    state = {"_data_files": [{"filename": name} for name in names], "_fingerprint": "0123456789abcdef", "_split": None}
-    (folder / "state.json").write_text(json.dumps(state, indent=2))
-    info = {"citation": "", "description": "", "features": features, "homepage": "", "license": ""}
-    (folder / "dataset_info.json").write_text(json.dumps(info, indent=2))
-    return folder
-
-
-def save_dict(folder: Path, parts: dict[str, list[dict[str, Any]]]) -> Path:
-    for name, rows in parts.items():
-        save(folder / name, rows)
-    (folder / "dataset_dict.json").write_text(json.dumps({"splits": list(parts)}))
-    return folder
 
 
 def test_a_dataset(tmp_path: Path, cache: Path) -> None:

@@ -1,5 +1,6 @@
 """IEMOCAP as distributed reads to one row per evaluated turn, and whatever is missing is named."""
 
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -200,6 +201,49 @@ def test_turns_numbered_xx_and_lines_without_times_are_left_alone(root: Path) ->
     with transcript(root, "Ses01F_impro01").open("ab") as file:
         file.write(b"F: Okay.\nsome remark\n\n")
     assert Iemocap(root).read().problems == []
+
+
+def test_forced_alignment_is_left_alone_wherever_it_lies(root: Path) -> None:
+    """The release has it in a folder of its own; tools leave it beside the transcripts, or paste its lines into them."""
+    (alignment,) = root.glob("Session1/sentences/ForcedAlignment/Ses01F_impro01/Ses01F_impro01_F000.wdseg")
+    lines = alignment.read_text()
+    with transcript(root, "Ses01F_impro01").open("a", newline="") as file:
+        file.write(lines)
+    shutil.copy(alignment, wav(root, "Ses01F_impro01_F000").with_suffix(".wdseg"))
+    shutil.copy(alignment, transcript(root, "Ses01F_impro01").with_suffix(".wdseg"))
+    table, problems = Iemocap(root).read()
+    assert problems == []
+    assert not table["text"].str.contains("SegAScr|</?s>").any()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "mixed"])
+def test_line_ends_of_rater_files_do_not_matter(root: Path, end: str) -> None:
+    before = Iemocap(root).table()
+    for path in (evaluation(root, "Ses01F_impro01"), transcript(root, "Ses01F_impro01")):
+        lines = path.read_bytes().decode().replace("\r\n", "\n").split("\n")
+        ends = itertools.cycle(("\n", "\r\n", "\r")) if end == "mixed" else itertools.repeat(end)
+        path.write_bytes("".join(line + mark for line, mark in zip(lines, ends, strict=False)).encode())
+    after, problems = Iemocap(root).read()
+    assert problems == []
+    pd.testing.assert_frame_equal(after, before)
+
+
+def test_symbolic_links_are_followed_and_broken_ones_named(root: Path, tmp_path: Path) -> None:
+    """A session on another disk, a file elsewhere, and one whose target is gone."""
+    (root / "Session2").rename(tmp_path / "other disk")
+    (root / "Session2").symlink_to(tmp_path / "other disk")
+    clip = wav(root, "Ses01F_impro01_F000")
+    clip.rename(tmp_path / "elsewhere.wav")
+    clip.symlink_to(tmp_path / "elsewhere.wav")
+    assert Iemocap(root).read().problems == []
+    (tmp_path / "elsewhere.wav").unlink()
+    assert only(root).what == "Ses01F_impro01_F000: audio file is missing"
+
+
+def test_a_wav_that_was_cut_off_is_named(root: Path) -> None:
+    clip = wav(root, "Ses01F_impro01_F000")
+    clip.write_bytes(clip.read_bytes()[:44])
+    assert only(root).what.startswith("Ses01F_impro01_F000: audio breaks off: 0 of the 3,200 bytes")
 
 
 def test_a_line_with_torn_times_is_named(root: Path) -> None:

@@ -1,15 +1,14 @@
 """MELD's files as they are distributed, good and bad, are read row by row."""
 
-import csv
-import io
+import os
 import threading
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import soundfile
+from layouts import write_meld_csv, write_video
 
 from datamodules import extract
 from datamodules.audio import AudioError, load_clip
@@ -19,8 +18,6 @@ from datamodules.corpora.meld import FILES, FOLDERS, LABELS, Meld, repair
 from datamodules.extract import extract_all, extract_audio
 from datamodules.problems import BadInputError
 
-HEADER = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime"
-RATE = 44_100
 OFFICIAL = (Meld.counts, Meld.dialogues)
 # Split -> (dialogue, utterance, text, speaker, label, sentiment).
 ROWS = {
@@ -32,38 +29,6 @@ ROWS = {
     "dev": [(0, 0, "Good.", "Cy", "joy", "positive"), (110, 7, "Leave me.", "Ann", "anger", "negative")],
     "test": [(38, 4, "Oh no.", "Bob", "sadness", "negative"), (220, 0, 'Ew, "gross".', "Cy", "disgust", "negative")],
 }
-
-
-def write_video(path: Path, seconds: float = 0.5, frequency: float = 440.0, sound: bool = True) -> None:
-    """An mp4 as the release's: H.264 or the like, and AAC in stereo at 44.1 kHz."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        video = container.add_stream("mpeg4", rate=25)
-        video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
-        audio = container.add_stream("aac", rate=RATE, layout="stereo") if sound else None
-        for _ in range(max(1, round(25 * seconds))):
-            frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
-            container.mux(video.encode(frame))
-        container.mux(video.encode())
-        if audio is not None:
-            wave = 0.3 * np.sin(2 * np.pi * frequency * np.arange(round(seconds * RATE)) / RATE)
-            for start in range(0, len(wave), 1024):
-                block = np.tile(wave[start : start + 1024].astype(np.float32), (2, 1))
-                piece = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout="stereo")
-                piece.sample_rate, piece.pts, piece.time_base = RATE, start, Fraction(1, RATE)
-                container.mux(audio.encode(piece))
-            container.mux(audio.encode())
-
-
-def write_csv(path: Path, rows: list[tuple], encoding: str = "utf-8") -> None:
-    """With the release's columns, quoting and line ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\r\n")
-    for number, (dialogue, turn, words, speaker, label, sentiment) in enumerate(rows, start=1):
-        times = ("00:16:16,059", "00:16:21,731")
-        writer.writerow([number, words, speaker, label, sentiment, dialogue, turn, 8, 21, *times])
-    path.write_bytes((HEADER + "\r\n" + text.getvalue()).encode(encoding))
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +44,7 @@ def small_release(monkeypatch: pytest.MonkeyPatch) -> None:
 def texts(tmp_path: Path) -> Path:
     """A root with the CSV files only, as in the repository's data/MELD."""
     for split, rows in ROWS.items():
-        write_csv(tmp_path / "MELD" / FILES[split], rows)
+        write_meld_csv(tmp_path / "MELD" / FILES[split], rows)
     return tmp_path / "MELD"
 
 
@@ -281,7 +246,7 @@ def test_missing_files_are_all_named(texts: Path) -> None:
 
 
 def test_a_half_copy_is_named_by_label(texts: Path) -> None:
-    write_csv(texts / FILES["train"], ROWS["train"][:2])
+    write_meld_csv(texts / FILES["train"], ROWS["train"][:2])
     problems = faults(texts)
     assert any(p.startswith(f"{texts / FILES['train']}: 2 rows, and the release has 3: 0 of 1 joy") for p in problems)
     assert any("1 dialogues, and the release has 2" in p for p in problems)
@@ -314,7 +279,7 @@ def test_a_bad_row_is_named_with_its_line(texts: Path, case: str) -> None:
 
 
 def test_a_row_twice(texts: Path) -> None:
-    write_csv(texts / FILES["dev"], [*ROWS["dev"], ROWS["dev"][0]])
+    write_meld_csv(texts / FILES["dev"], [*ROWS["dev"], ROWS["dev"][0]])
     assert any("dialogue 0, utterance 0 stands in row 2 already" in problem for problem in faults(texts))
 
 
@@ -340,7 +305,7 @@ def test_a_foreign_header(texts: Path) -> None:
 )
 def test_wrong_encodings_are_repaired(broken: str, whole: str, texts: Path) -> None:
     assert repair(broken) == whole
-    write_csv(texts / FILES["dev"], [(0, 0, broken, "Cy", "joy", "positive"), ROWS["dev"][1]])
+    write_meld_csv(texts / FILES["dev"], [(0, 0, broken, "Cy", "joy", "positive"), ROWS["dev"][1]])
     table = Meld(texts).table().set_index("utterance_id")
     assert table.loc["dev_dia0_utt0", ["text", "text_original"]].tolist() == [whole, broken]
 
@@ -352,7 +317,7 @@ def test_right_text_stays(right: str) -> None:
 
 def test_a_file_in_cp1252_is_read(texts: Path) -> None:
     rows = [(0, 0, "It’s a café…", "Cy", "joy", "positive"), ROWS["dev"][1]]
-    write_csv(texts / FILES["dev"], rows, encoding="cp1252")
+    write_meld_csv(texts / FILES["dev"], rows, encoding="cp1252")
     assert Meld(texts).table()["text"].iloc[3] == "It’s a café…"
 
 
@@ -360,3 +325,39 @@ def test_a_folder_of_clips_behind_a_symbolic_link(root: Path, tmp_path: Path) ->
     (root / FOLDERS["train"]).rename(tmp_path / "elsewhere")
     (root / FOLDERS["train"]).symlink_to(tmp_path / "elsewhere")
     assert Meld(root).table()["audio"].notna().sum() == 5
+
+
+def test_broken_links_and_unreadable_folders_are_named(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clip whose target is gone, a folder of clips and a folder beside them; permissions can't be tested as root."""
+    clip = root / FOLDERS["train"] / "dia0_utt0.mp4"
+    clip.unlink()
+    clip.symlink_to(tmp_path / "gone.mp4")
+    assert any(f"{clip}: the clip is missing" in problem for problem in faults(root))
+    iterdir, scandir = Path.iterdir, os.scandir
+
+    def refused(name: str) -> PermissionError:
+        return PermissionError(13, "Permission denied", str(root / name))
+
+    def iterdir_or_refuse(folder: Path) -> object:
+        if folder.name == FOLDERS["dev"]:
+            raise refused(folder.name)
+        return iterdir(folder)
+
+    def scandir_or_refuse(folder: object) -> object:
+        if str(folder).endswith("locked"):
+            raise refused("locked")
+        return scandir(folder)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "iterdir", iterdir_or_refuse)
+    assert any(f"{root / FOLDERS['dev']}: the folder can't be read (Permission denied)" in problem for problem in faults(root))
+    (root / "locked").mkdir()
+    monkeypatch.setattr(os, "scandir", scandir_or_refuse)
+    with pytest.raises(BadInputError, match=r"locked: the folder can't be read \(Permission denied\); permit reading it"):
+        Meld(root).read()
+
+
+def test_a_sound_file_that_was_cut_off_is_named(root: Path) -> None:
+    clip = root / FOLDERS["train"] / "dia0_utt0.wav"
+    soundfile.write(clip, np.full(16_000, 0.1), 16_000)
+    clip.write_bytes(clip.read_bytes()[:16_044])
+    assert any(f"{clip}: audio breaks off: 16,000 of the 32,000 bytes" in problem for problem in faults(root))

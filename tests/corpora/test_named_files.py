@@ -1,6 +1,6 @@
-"""Corpora whose file names say everything: official layouts, good and bad, of all five of them."""
+"""Corpora whose file names say everything: official layouts, good and bad, of all of them."""
 
-import itertools
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -9,63 +9,38 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from layouts import (
+    ESD_TEXTS,
+    Names,
+    cremad_names,
+    emodb_names,
+    emouerj_names,
+    esd_names,
+    ravdess_names,
+    savee_names,
+    write_esd_texts,
+    write_sound,
+)
 
-from datamodules.corpora import COLUMNS, emodb, esd, get_corpus
+from datamodules.corpora import COLUMNS, emodb, get_corpus
 from datamodules.corpora.cremad import CremaD
 from datamodules.corpora.emodb import EmoDB
 from datamodules.corpora.emouerj import EmoUERJ
 from datamodules.corpora.esd import ESD
 from datamodules.corpora.ravdess import Ravdess
+from datamodules.corpora.savee import Savee
 from datamodules.named_files import NamedFiles
 from datamodules.problems import BadInputError
 
-OFFICIAL = {kind.__name__: kind.counts for kind in (EmoDB, Ravdess, CremaD, ESD, EmoUERJ)}
-Names = list[str]
-
-
-def emodb_names() -> Names:
-    return [f"wav/{s}{t}{e}{v}.wav" for s, t, e, v in itertools.product(("03", "08"), ("a01", "b10"), "WFN", "ab")]
-
-
-def ravdess_names() -> Names:
-    codes = itertools.product(range(1, 4), (1, 2), (1, 2), (1, 2), (1, 12))
-    return [f"Actor_{a:02}/03-01-{e:02}-{i:02}-{s:02}-{r:02}-{a:02}.wav" for e, i, s, r, a in codes if e > 1 or i == 1]
-
-
-def cremad_names() -> Names:
-    names = [f"{a}_{s}_{e}_XX" for a, s, e in itertools.product((1001, 1091), ("DFA", "IEO"), ("ANG", "NEU", "SAD"))]
-    return [f"AudioWAV/{name}.wav" for name in [*names, "1001_IEO_HAP_HI", "1040_ITH_SAD_X"]]
-
-
-def esd_names() -> Names:
-    numbers = [(label, 350 * block + n) for block, label in enumerate(esd.LABELS) for n in (1, 350)]
-    return [f"{s}/{label}/{s}_{n:06}.wav" for s in ("0001", "0011", "0012", "0016") for label, n in numbers]
-
-
-def emouerj_names() -> Names:
-    return [f"{g}{a:02}{e}{t:02}.wav" for g, a, e, t in itertools.product("mw", (1, 4), "hasn", (1, 11))]
-
-
+OFFICIAL = {kind.__name__: kind.counts for kind in (EmoDB, Ravdess, CremaD, ESD, EmoUERJ, Savee)}
 CORPORA: dict[type[NamedFiles], Callable[[], Names]] = {
     EmoDB: emodb_names,
     Ravdess: ravdess_names,
     CremaD: cremad_names,
     ESD: esd_names,
     EmoUERJ: emouerj_names,
+    Savee: savee_names,
 }
-ESD_TEXTS = {"0001": ("gb18030", "打远一看,它们的确很是美丽。", "中立"), "0011": ("utf-8", "The nine, the eggs.", "Neutral")}
-ESD_TEXTS |= {"0012": ("utf-16", "Over the “hill”.", "Neutral"), "0016": ("cp1252", "It’s a café.", "Neutral")}
-
-
-def write_sound(path: Path, seconds: float = 0.1) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.full(round(16_000 * seconds), 0.1), 16_000)
-
-
-def write_esd_texts(root: Path) -> None:
-    for speaker, (encoding, text, emotion) in ESD_TEXTS.items():
-        lines = [f"{Path(name).stem}\t{text}\t{emotion}" for name in esd_names() if name.startswith(speaker)]
-        (root / speaker / f"{speaker}.txt").write_bytes("\r\n".join([*lines, ""]).encode(encoding))
 
 
 @pytest.fixture(params=CORPORA, ids=lambda kind: kind.__name__)
@@ -80,7 +55,7 @@ def build(kind: type[NamedFiles], folder: Path, monkeypatch: pytest.MonkeyPatch)
         write_sound(root / name)
     (root / "ReadMe.txt").write_text("About the data.")
     if kind is ESD:
-        write_esd_texts(root)
+        write_esd_texts(root, esd_names())
     table = get_corpus(kind.__module__.rpartition(".")[2])(root).read().table
     counts = {column: table[column].value_counts().to_dict() for column in ("speaker", "label")}
     monkeypatch.setattr(kind, "counts", counts)
@@ -96,10 +71,10 @@ def some_file(corpus: NamedFiles) -> Path:
 
 
 def test_official_counts() -> None:
-    totals = {"EmoDB": 535, "Ravdess": 1440, "CremaD": 7442, "ESD": 35_000, "EmoUERJ": 377}
+    totals = {"EmoDB": 535, "Ravdess": 1440, "CremaD": 7442, "ESD": 35_000, "EmoUERJ": 377, "Savee": 480}
     for name, total in totals.items():
         assert sum(OFFICIAL[name]["label"].values()) == total
-    for name in ("EmoDB", "Ravdess", "ESD"):
+    for name in ("EmoDB", "Ravdess", "ESD", "Savee"):
         assert sum(OFFICIAL[name]["speaker"].values()) == totals[name]
     assert len(OFFICIAL["CremaD"]["speaker"]) == 91
 
@@ -108,7 +83,7 @@ def test_a_sound_release(corpus: NamedFiles) -> None:
     table = corpus.table()
     names = CORPORA[type(corpus)]()
     assert table.columns.tolist()[: len(COLUMNS)] == list(COLUMNS)
-    assert sorted(table["utterance_id"]) == sorted(Path(name).stem for name in names)
+    assert sorted(table["utterance_id"]) == sorted(corpus.identify(corpus.root / name) for name in names)
     assert sorted(table["audio"]) == sorted(str(corpus.root / name) for name in names)
     assert table["seconds"].tolist() == pytest.approx([0.1] * len(names))
     assert table["label"].notna().all()
@@ -139,11 +114,11 @@ def test_bad_files_are_all_named_and_can_be_left_out(corpus: NamedFiles) -> None
         [*paths[:3], foreign], ["0 bytes", "can't be decoded", "no samples", "its name is not one of"], strict=True
     ):
         assert len([p for p in problems if p.startswith(f"{path}: ") and what in p]) == 1, what
-    left_out = {path.stem for path in paths[:3]}
+    left_out = {corpus.identify(path) for path in paths[:3]}
     with pytest.raises(BadInputError):
         corpus.table()
     table = corpus.table(skip_bad=True)
-    assert set(table["utterance_id"]) == {Path(name).stem for name in CORPORA[type(corpus)]()} - left_out
+    assert set(table["utterance_id"]) == {corpus.identify(Path(name)) for name in CORPORA[type(corpus)]()} - left_out
     assert table.attrs["rows"] == len(paths) + 1
     # The counts tell which groups the bad files are missing from.
     assert [p for p in problems if f"{len(paths) - 3} of {len(paths)} usable utterances; by speaker, " in p]
@@ -216,6 +191,33 @@ def test_symbolic_links_are_followed_and_loops_end(corpus: NamedFiles, tmp_path:
     table = type(corpus)(linked).table()
     assert len(table) == len(CORPORA[type(corpus)]())
     assert all(Path(audio).is_file() for audio in table["audio"])
+
+
+def test_broken_links_and_unreadable_folders_are_named(corpus: NamedFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Permissions can't be tested as root."""
+    broken = some_file(corpus)
+    broken.unlink()
+    broken.symlink_to(tmp_path / "gone.wav")
+    assert any(p.startswith(f"{broken}: audio file is missing") for p in faults(corpus))
+    locked = corpus.root / "locked"
+    locked.mkdir()
+    scandir = os.scandir
+
+    def refuse(folder: object) -> object:
+        if str(folder) == str(locked):
+            raise PermissionError(13, "Permission denied", str(locked))
+        return scandir(folder)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert f"{locked}: the folder can't be read (Permission denied); permit reading it" in faults(corpus)
+    with pytest.raises(BadInputError, match="locked"):
+        corpus.table(skip_bad=True)
+
+
+def test_a_wav_that_was_cut_off_is_named(corpus: NamedFiles) -> None:
+    path = some_file(corpus)
+    path.write_bytes(path.read_bytes()[:1000])
+    assert any(p.startswith(f"{path}: audio breaks off: 956 of the 3,200 bytes") for p in faults(corpus))
 
 
 def test_a_long_list_of_differences_is_cut(corpus: NamedFiles, monkeypatch: pytest.MonkeyPatch) -> None:

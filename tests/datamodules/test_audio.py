@@ -136,6 +136,11 @@ def test_unusable_files(tmp_path: Path) -> None:
     assert "no samples" in refusal(tmp_path / "silent.wav")
 
 
+def test_a_pointer_of_git_lfs_is_named_as_one(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 74000\n")
+    assert refusal(tmp_path / "a.wav") == "it is a pointer of Git LFS, not the sound; run 'git lfs pull'"
+
+
 def test_wav_cut_inside_its_header_is_refused(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", sine(440, 0.5, TARGET), TARGET)
     (tmp_path / "cut.wav").write_bytes((tmp_path / "a.wav").read_bytes()[:20])
@@ -178,3 +183,81 @@ def test_an_end_beyond_the_file_is_tolerated_for_half_a_second(tmp_path: Path) -
     assert len(load_clip(Clip(path, 0.5, 1.4), TARGET)) == TARGET // 2
     with pytest.raises(AudioError, match=r"ends at 1.6 s but the file lasts 1.00 s; correct end"):
         load_clip(Clip(path, 0.5, 1.6), TARGET)
+
+
+def wav(path: Path, riff: int | None = None, rate: int | None = None, data: int | None = None, cut: int | None = None) -> Path:
+    """A second of PCM, 44 bytes of header and 32,000 of samples, with other fields in its header or cut to ``cut`` bytes."""
+    soundfile.write(path, sine(440, 1.0, TARGET), TARGET, subtype="PCM_16")
+    content = bytearray(path.read_bytes())
+    for place, value in ((4, riff), (24, rate), (40, data)):
+        if value is not None:
+            content[place : place + 4] = value.to_bytes(4, "little")
+    path.write_bytes(content[:cut])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": 64_000, "riff": 64_036}, "audio breaks off: 32,000 of the 64,000 bytes that its header promises are there"),
+        ({"cut": 16_044}, "audio breaks off: 16,000 of the 32,000 bytes"),
+        ({"cut": 46}, "audio breaks off: 2 of the 32,000 bytes"),
+        ({"cut": 45}, "audio breaks off: 1 of the 32,000 bytes"),
+        ({"cut": 44}, "audio breaks off: 0 of the 32,000 bytes"),
+        ({"data": 0, "riff": 0}, "says that there is no audio, but 32,000 bytes follow"),
+        ({"rate": 0}, "can't be decoded"),
+        ({"rate": 4_000_000_000}, "can't be decoded"),
+    ],
+)
+def test_headers_that_lie(tmp_path: Path, changes: dict[str, int], message: str) -> None:
+    assert message in refusal(wav(tmp_path / "a.wav", **changes))
+
+
+@pytest.mark.parametrize("size", [0x7FFF_F000, 0x7FFF_FFFF, 0xFFFF_FFFF, 0xFFFF_FFFF - 36])
+def test_a_writer_that_did_not_know_the_length_is_read_to_the_files_end(tmp_path: Path, size: int) -> None:
+    path = wav(tmp_path / "a.wav", data=size, riff=0xFFFF_FFFF)
+    assert inspect_clip(Clip(path)).seconds == 1.0
+    np.testing.assert_array_equal(load_clip(Clip(path), TARGET), load_clip(Clip(wav(tmp_path / "b.wav")), TARGET))
+
+
+def test_a_header_that_counts_itself_is_forgiven(tmp_path: Path) -> None:
+    assert inspect_clip(Clip(wav(tmp_path / "a.wav", data=32_044))).seconds == 1.0
+
+
+def test_chunks_before_and_after_the_samples_do_not_mislead(tmp_path: Path) -> None:
+    """A list of an odd length, which a byte of padding follows, and a trailing one."""
+    plain = wav(tmp_path / "a.wav").read_bytes()
+    extra = b"LIST" + (5).to_bytes(4, "little") + b"INFOx\0"
+    (tmp_path / "b.wav").write_bytes(plain[:36] + extra + plain[36:] + extra)
+    assert inspect_clip(Clip(tmp_path / "b.wav")).seconds == 1.0
+    (tmp_path / "c.wav").write_bytes((plain[:36] + extra + plain[36:])[:20_000])
+    assert "audio breaks off" in refusal(tmp_path / "c.wav")
+
+
+def test_a_rate_that_is_wrong_but_possible_is_believed(tmp_path: Path) -> None:
+    """Nothing in one file tells; the table of rates that the doctor prints does."""
+    assert inspect_clip(Clip(wav(tmp_path / "a.wav", rate=8_000))) == (2.0, 8_000, 1)
+
+
+def test_what_may_not_be_read_is_told_by_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file, and a file in a folder that may not be entered; permissions can't be tested as root."""
+    path = wav(tmp_path / "a.wav")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    for name in ("open", "is_file"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, name, refuse)
+            assert refusal(path) == "audio file can't be read (Permission denied); check its permissions"
+
+
+def test_symbolic_links(tmp_path: Path) -> None:
+    target, link = wav(tmp_path / "a.wav"), tmp_path / "link.wav"
+    link.symlink_to(target)
+    assert inspect_clip(Clip(link)).seconds == 1.0
+    target.unlink()
+    assert "audio file is missing" in refusal(link)
+    loop = tmp_path / "loop.wav"
+    loop.symlink_to(loop)
+    refusal(loop)

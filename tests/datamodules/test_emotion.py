@@ -397,6 +397,32 @@ def test_bad_rows_of_both_kinds_are_counted_together(rows: Rows, tmp_path: Path,
     assert f"{tmp_path / 'manifest.csv'}:12: u10: " in found.notes[0]
 
 
+def test_bad_rows_of_both_kinds_are_reported_in_one_round(
+    rows: Rows, tmp_path: Path, tiny_bert: str, write_manifest: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing has to be mended before the rest is told, and a sound corpus isn't decoded twice for it."""
+    decoded: list[Path] = []
+
+    def counted(clip: Clip, sample_rate: int) -> np.ndarray:
+        decoded.append(clip.path)
+        return load_clip(clip, sample_rate)
+
+    monkeypatch.setattr("datamodules.emotion.load_clip", counted)
+    load(write_manifest(tmp_path, rows), tiny_bert)
+    assert decoded == []
+    rows[0]["label"], rows[5]["audio"] = "", "gone.wav"
+    soundfile.write(tmp_path / "audio/u10.wav", np.full(8000, np.inf), RATE, subtype="FLOAT")
+    manifest = write_manifest(tmp_path, rows)
+    with pytest.raises(BadInputError) as caught:
+        load(manifest, tiny_bert)
+    assert [(problem.row, problem.what.split(": ")[-1]) for problem in caught.value.problems] == [
+        (2, "label is empty"),
+        (7, "audio file is missing"),
+        (12, "audio holds NaN or infinity (8000 samples)"),
+    ]
+    assert len(decoded) == 58
+
+
 def test_no_notes_on_a_sound_corpus(utterances: Utterances) -> None:
     assert utterances.notes == ()
     assert (utterances.rows, utterances.corpus.endswith("/manifest -")) == (60, True)

@@ -206,6 +206,23 @@ def test_windows_paths_and_line_ends(folder: Path) -> None:
     assert table["seconds"].tolist() == [1.0]
 
 
+def test_a_windows_path_with_a_drive_is_named_as_it_stands(folder: Path) -> None:
+    (problem,) = faults(write(folder, f"{HEADER}a,C:\\corpus\\good.wav,hi,calm,,,,,,\n")).problems
+    assert (problem.row, problem.what) == (2, "C:\\corpus\\good.wav: audio file is missing")
+
+
+def test_symbolic_links(folder: Path, tmp_path: Path) -> None:
+    """To a file, to a folder, to nothing, to itself."""
+    (folder / "file.wav").symlink_to(folder / "good.wav")
+    (folder / "here").symlink_to(folder)
+    (folder / "broken.wav").symlink_to(folder / "gone.wav")
+    (folder / "loop.wav").symlink_to(folder / "loop.wav")
+    names = ("file.wav", "here/here/good.wav", "broken.wav", "loop.wav")
+    manifest = write(folder, HEADER + "".join(f"u{n},{name},hi,calm,,,,,,\n" for n, name in enumerate(names)))
+    assert [problem.row for problem in faults(manifest).problems] == [4, 5]
+    assert manifest.table(skip_bad=True)["seconds"].tolist() == [1.0, 1.0]
+
+
 def test_absent_modalities(folder: Path) -> None:
     table = write(folder, f"{HEADER}a,,only text,calm,,,,,,\nb,good.wav,,calm,,,,,,\nc,good.wav,   ,calm,,,,,,\n").table()
     assert pd.isna(table["audio"]).tolist() == [True, False, False]
