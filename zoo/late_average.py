@@ -14,7 +14,6 @@ corpus) and classified by a network of its own. What is decided here, and why:
 """
 
 import math
-
 from typing import Literal, cast
 
 import torch
