@@ -31,7 +31,7 @@ _COLOURS = {name: f"#0a0b0{number}" for number, name in enumerate((*SPLITS, "oth
 
 
 def print_page(report: Report, console: Console) -> None:
-    """Print a report; of long tables and lists the beginning."""
+    """Print a report; of long tables and lists the beginning, and what differs."""
 
     def say(words: str, style: str = "", indent: int = 0) -> None:
         console.print(Padding(Text(words, style), (0, 0, 0, indent), expand=False) if indent else Text(words, style))
@@ -54,25 +54,25 @@ def print_page(report: Report, console: Console) -> None:
             where = f"{problem.file}:{problem.row}" if problem.row is not None else str(problem.file)
             console.print(Text(where), soft_wrap=True)  # unbroken, so that it can be copied and searched
             say(f"{problem.what}; {problem.remedy}", indent=2)
-        _print_rest(len(section.problems), "problems", console)
+        _print_rest(len(section.problems) - SHOWN, "problems", console)
 
 
 def _print_table(table: Table, console: Console) -> None:
     shown = RichTable(title=Text(table.caption), title_justify="left", title_style="italic", box=box.SIMPLE_HEAD, pad_edge=False)
     for head, numeric in zip(table.columns, table.numeric, strict=True):
         shown.add_column(Text(head), justify="right" if numeric else "left", overflow="fold")
-    last = len(table.rows) - 1 if table.rows and table.rows[-1][0] == "all" else None  # a total stays in sight
     for number, row in enumerate(table.rows):
-        if number < SHOWN or number == last:
+        # Totals and what calls for a look stay in sight.
+        if number < SHOWN or row[0] == "all" or number in table.marked:
             cells = (f"{cell:,}" if isinstance(cell, int) else cell for cell in row)
             shown.add_row(*map(Text, cells), style="yellow" if number in table.marked else None)
     console.print(shown)
-    _print_rest(len(table.rows) - (last is not None), "rows", console)
+    _print_rest(len(table.rows) - shown.row_count, "rows", console)
 
 
 def _print_rest(count: int, what: str, console: Console) -> None:
-    if count > SHOWN:
-        console.print(Text(f"… and {count - SHOWN:,} more {what}; --html FILE shows all of them", "italic"))
+    if count > 0:
+        console.print(Text(f"… and {count:,} more {what}; --html FILE shows all of them", "italic"))
 
 
 def html_page(report: Report) -> str:
