@@ -167,15 +167,27 @@ def doctor(
     corpus: CorpusArgument,
     root: RootOption = None,
     encoding: EncodingOption = None,
+    protocol: ProtocolOption = None,
+    html: Annotated[Path | None, typer.Option(help="Also write the page, with plots and all rows, to this file.")] = None,
+    allow_speaker_overlap: OverlapOption = False,
 ) -> None:
-    """Examine a corpus: coverage, durations, rates, duplicates, labels, speakers, leaks. Exit status 1: mend something."""
+    """Examine a corpus: counts, labels, speakers, sound, bad files, duplicates, leaks. Exit status 1: mend something."""
     with _plain_errors():
+        from rich.console import Console
+
         from datamodules.corpora import open_corpus
         from datamodules.doctor import examine
+        from datamodules.doctor_page import html_page, print_page
 
-        findings = examine(open_corpus(corpus, root, encoding))
-    typer.echo(findings.text)
-    raise typer.Exit(0 if findings.healthy else 1)
+        report = examine(open_corpus(corpus, root, encoding), protocol or "auto", allow_speaker_overlap)
+    print_page(report, Console())
+    if html is not None:
+        try:
+            html.write_text(html_page(report), encoding="utf-8")
+        except OSError as error:
+            typer.echo(f"fusion-zoo: the page can't be written to {html} ({error.strerror}); name another file", err=True)
+            raise typer.Exit(2) from None
+    raise typer.Exit(0 if report.healthy else 1)
 
 
 @app.command()

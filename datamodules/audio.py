@@ -158,6 +158,11 @@ def load_clip(clip: Clip, sample_rate: int) -> npt.NDArray[np.float32]:
         raise AudioError("audio has fewer samples than its header says", "copy it again from its source")
     if not np.isfinite(samples).all():
         raise AudioError(f"audio holds NaN or infinity ({np.count_nonzero(~np.isfinite(samples))} samples)", "export it again")
+    return resample(samples, rate, sample_rate)
+
+
+def resample(samples: npt.NDArray[np.float32], rate: int, sample_rate: int) -> npt.NDArray[np.float32]:
+    """Convert mono samples (samples,) from ``rate`` to ``sample_rate`` Hz by soxr (librosa's ``soxr_hq``)."""
     if rate != sample_rate:
         import librosa
 

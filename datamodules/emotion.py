@@ -22,6 +22,7 @@ from datamodules.audio import AudioError, Clip, inspect_clip, load_clip
 from datamodules.batch import IGNORED, Item, collate_dialogues, collate_utterances
 from datamodules.corpora import Corpus, Reading
 from datamodules.features import Feature, FeatureError
+from datamodules.fingerprint import Fingerprint, find_copies, near_duplicates
 from datamodules.problems import BadInputError, Problem
 from datamodules.protocols import Fold
 from datamodules.store import Arrays, FeatureStore, UnreadableInputsError
@@ -35,7 +36,7 @@ class Utterances:
 
     Attributes:
         corpus: Name and version, ``demo 1``.
-        table: As of `Corpus.table`, the usable rows only.
+        table: As of `Corpus.table`, the usable rows only, and a column ``near_duplicate``, as of `near_duplicates`.
         audio: One (T, Da) array per row.
         text: One (L, Dt) array per row.
         rows: How many utterances the corpus names; ``len(table)`` of them are usable.
@@ -93,7 +94,7 @@ def load_utterances(
     total, problems = table.attrs["rows"], list(table.attrs["problems"])
     clips, cut, late = _clips(table, max_seconds)
     try:
-        audio_arrays = store.get(audio, clips)
+        audio_arrays, fingerprints = store.get(audio, clips), store.get(Fingerprint(), clips)
     except UnreadableInputsError as error:
         late = {**late, **error.failures}
     if late:
@@ -102,7 +103,7 @@ def load_utterances(
         problems += [str(_problem(corpus, table, position, failure)) for position, failure in sorted(late.items())]
         good = np.setdiff1d(np.arange(len(table)), list(late))
         table, clips = table.iloc[good].reset_index(drop=True), _Clips(clips.table.iloc[good])
-        audio_arrays = store.get(audio, clips)
+        audio_arrays, fingerprints = store.get(audio, clips), store.get(Fingerprint(), clips)
     notes = list(table.attrs["notes"])
     if problems:
         left = total - len(table)
@@ -111,6 +112,7 @@ def load_utterances(
     if cut:
         notes.append(f"{cut} clips are longer than {max_seconds:g} s and were cut there")
     text_arrays = store.get(text, _Texts(table["text"]))
+    table = table.assign(near_duplicate=near_duplicates(table["utterance_id"], fingerprints, find_copies(fingerprints)))
     return Utterances(f"{corpus.name} {corpus.version}", table, audio_arrays, text_arrays, total, tuple(notes), corpus.slices)
 
 

@@ -1,13 +1,15 @@
 """The leak guard: what two splits of a fold have in common, counted before anything is trained.
 
 A protocol says what its splits may share; anything else stops the run, and what is shared with leave is counted in the plan's
-caveats. Audio counts as shared where its content is identical; a clip that was cut, recoded or amplified is not recognised.
+caveats. Audio counts as shared where its content is identical, and by `fingerprint` where it is the same recording amplified,
+resampled, recoded, trimmed or padded.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +29,18 @@ COLUMNS = {
     "sentences": "sentence, or text",
     "scripts": "script",
     "clips": "audio",
+    "near-duplicate clips": "audio",
 }
 """What is counted, and the column of the table that tells."""
+
+
+class Splits(NamedTuple):
+    """Utterance ids of three splits, any of which may be empty, which a `Fold` may not be."""
+
+    number: int
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -57,11 +69,11 @@ def normalise(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold().replace("'", "").replace("’", "")))
 
 
-def find_leaks(table: pd.DataFrame, folds: Sequence[Fold], audio: npt.NDArray[np.bytes_] | None = None) -> list[Leak]:
+def find_leaks(table: pd.DataFrame, folds: Sequence[Fold | Splits], audio: npt.NDArray[np.bytes_] | None = None) -> list[Leak]:
     """Everything that splits share.
 
     Args:
-        table: As of `Corpus.table`.
+        table: As of `Corpus.table`; near-duplicate clips are those of a column ``near_duplicate``, see `near_duplicates`.
         folds: Whose splits to compare.
         audio: Content key of every row's audio, empty for none, (len(table),), as `Arrays.keys`; None: audio isn't compared.
 
@@ -99,4 +111,6 @@ def _facts(table: pd.DataFrame, audio: npt.NDArray[np.bytes_] | None) -> dict[st
     if audio is not None:
         keys = pd.Series([key.hex() for key in audio.tolist()], table.index, dtype=object)
         facts["clips"] = keys.mask(keys == "")
+    if "near_duplicate" in table.columns:
+        facts["near-duplicate clips"] = table["near_duplicate"]
     return facts

@@ -63,6 +63,10 @@ class NamedFiles(Corpus):
         """Fill in what isn't in the names, such as transcripts; yields what is wrong with it."""
         yield from ()
 
+    def official_counts(self) -> dict[tuple[str, ...], dict[tuple[str, ...], int | None]]:
+        """The release's utterances by each column of `counts`."""
+        return {(column,): {(value,): count for value, count in known.items()} for column, known in self.counts.items()}
+
     def read(self) -> Reading:
         """Read the names of all files, and their headers; see `Corpus.read`."""
         paths, problems, notes = find_sounds(self.root, self.name, self.source)

@@ -22,13 +22,38 @@ from datamodules.leaks import ALL_PAIRS, COLUMNS, NO_TEST, Leak, Pair, find_leak
 from datamodules.problems import UnknownNameError
 from datamodules.splits import FOLDS, MOST_SPLITS, Fold, ProtocolError, Way
 
-__all__ = ["FOR_ANY", "PROTOCOLS", "Counts", "Fold", "Plan", "Protocol", "ProtocolError", "apply_protocol", "list_protocols"]
+__all__ = [
+    "FOR_ANY",
+    "PROTOCOLS",
+    "Counts",
+    "Fold",
+    "LeakError",
+    "Plan",
+    "Protocol",
+    "ProtocolError",
+    "apply_protocol",
+    "list_protocols",
+]
 
 HEADLINES = ("uar", "war", "macro_f1", "weighted_f1")
 """Metrics that may rank: the more the better."""
 
 Sharing = Mapping[str, frozenset[Pair]]
 """What splits may have in common: kind of `leaks.COLUMNS` -> pairs of splits."""
+
+
+class LeakError(ProtocolError):
+    """Splits that share what the protocol doesn't allow.
+
+    Attributes:
+        leaks: Everything that they share.
+        refused: What of it isn't allowed.
+    """
+
+    def __init__(self, message: str, leaks: Sequence[Leak], refused: Sequence[Leak]) -> None:
+        """Keep the leaks beside the message."""
+        super().__init__(message)
+        self.leaks, self.refused = tuple(leaks), tuple(refused)
 
 
 @dataclass(frozen=True)
@@ -43,6 +68,7 @@ class Plan:
         caveats: What a reader of the numbers must know; printed under every table.
         label_column: Where the corpus's labels stand.
         label_map: The corpus's label -> class, as pairs; None where they are the same.
+        leaks: What the splits share with the protocol's leave.
     """
 
     protocol: str
@@ -52,6 +78,7 @@ class Plan:
     headline: str = "uar"
     label_column: str = "label"
     label_map: tuple[tuple[str, str], ...] | None = None
+    leaks: tuple[Leak, ...] = ()
 
     def relabel(self, table: pd.DataFrame) -> pd.DataFrame:
         """The table with the protocol's classes as ``label``, null where the label isn't one; itself if nothing changes."""
@@ -219,13 +246,14 @@ _IEMOCAP = (
 
 # MELD. Six friends speak in all three official splits.
 
+_COPIES = {"clips": ALL_PAIRS, "near-duplicate clips": ALL_PAIRS}
 _MELD7 = Protocol(
     name="meld7@1",
     corpus="meld",
     folds=lambda table: splits.own_split(table, allow_speaker_overlap=True),
     classes=("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"),
     headline="weighted_f1",
-    shares={"speakers": ALL_PAIRS, "sentences": ALL_PAIRS, "clips": ALL_PAIRS},
+    shares={"speakers": ALL_PAIRS, "sentences": ALL_PAIRS, **_COPIES},
     counts=Counts(
         by="split",
         classes={
@@ -251,7 +279,7 @@ _MELD = (
         name="meld6-pooled@1",
         folds=splits.random_utterances(test=0.2, val=0.1, per_class=True),
         classes=("neutral", "surprise", "sadness", "joy", "disgust", "anger"),
-        shares={"speakers": ALL_PAIRS, "dialogues": ALL_PAIRS, "sentences": ALL_PAIRS, "clips": ALL_PAIRS},
+        shares={"speakers": ALL_PAIRS, "dialogues": ALL_PAIRS, "sentences": ALL_PAIRS, **_COPIES},
         context=False,
         caveats=(
             "not comparable with results on MELD's own test split: fear is dropped and the official splits are pooled and split "
@@ -321,11 +349,12 @@ def apply_protocol(
         allow_speaker_overlap: Permit speakers that are in two splits; the protocol's name then says ``overlap``. It changes
             nothing in `PROTOCOLS`, which say themselves what may be shared.
         corpus: The corpus's name, which a protocol of another one refuses; None: not checked.
-        audio: Content key of every row's audio, see `find_leaks`.
+        audio: Content key of every row's audio, see `find_leaks`; near-duplicates are those of the table's ``near_duplicate``.
 
     Raises:
-        ProtocolError: If the table can't be split that way without sharing what the protocol doesn't allow, or a class has no
-            training example, or the protocol belongs to another corpus.
+        LeakError: If the splits share what the protocol doesn't allow.
+        ProtocolError: If the table can't be split that way, or a class has no training example, or the protocol belongs to
+            another corpus.
         UnknownNameError: If there is no such protocol.
     """
     own = [name for name, declared in PROTOCOLS.items() if corpus and declared.corpus == corpus]
@@ -359,7 +388,8 @@ def _named(table: pd.DataFrame, protocol: Protocol, audio: npt.NDArray[np.bytes_
         raise ProtocolError(f"{protocol.name}: no utterance counts; the column {protocol.column} has none of {', '.join(classes)}")
     folds, caveats = protocol.folds(used)
     _check_classes(used, classes)
-    shared = _guard(protocol.name, find_leaks(table, folds, audio), protocol.shares)
+    leaks = find_leaks(table, folds, audio)
+    shared = _guard(protocol.name, leaks, protocol.shares)
     if protocol.context:
         folds = [_with_context(fold, table, table[~counting]) for fold in folds]
     return Plan(
@@ -370,6 +400,7 @@ def _named(table: pd.DataFrame, protocol: Protocol, audio: npt.NDArray[np.bytes_
         protocol.headline,
         protocol.column,
         None if protocol.column == "label" and all(old == new for old, new in label_map.items()) else tuple(label_map.items()),
+        tuple(leaks),
     )
 
 
@@ -418,17 +449,19 @@ def _by_table(table: pd.DataFrame, protocol: str, allow_speaker_overlap: bool, a
     _check_classes(table, classes)
     audit = _audit(table, folds, classes)
     leaks = find_leaks(table, folds, audio)
-    overlap = any(leak.kind == "speakers" for leak in leaks)
+    overlap = [leak for leak in leaks if leak.kind == "speakers"]
     if overlap and not allow_speaker_overlap:
-        speakers = _union([leak for leak in leaks if leak.kind == "speakers"])
-        raise ProtocolError(
+        speakers = _union(overlap)
+        raise LeakError(
             f"{len(speakers)} speakers are in more than one split ({_some(speakers)}); scores would measure voices that were "
-            "trained on. Correct the splits, or pass --allow-speaker-overlap if the corpus is made that way"
+            "trained on. Correct the splits, or pass --allow-speaker-overlap if the corpus is made that way",
+            leaks,
+            overlap,
         )
     shared = _guard(protocol, leaks, dict.fromkeys(set(COLUMNS) - {"utterances"}, ALL_PAIRS))
     if name in {"split", "split-overlap"}:
         name = "split-overlap" if overlap else "split"
-    return Plan(f"{name}@1", classes, tuple(folds), (*caveats, *audit, *shared))
+    return Plan(f"{name}@1", classes, tuple(folds), (*caveats, *audit, *shared), leaks=tuple(leaks))
 
 
 def _first_possible(table: pd.DataFrame, allow_speaker_overlap: bool) -> str:
@@ -472,6 +505,8 @@ _SHARED = {
     "that is trained on",
     "clips": "{count} clips of identical audio are in more than one split: up to {share:.0%} of a test split's utterances "
     "are trained on",
+    "near-duplicate clips": "{count} recordings are in more than one split in copies that were amplified, recoded or cut: up to "
+    "{share:.0%} of a test split's utterances are trained on",
 }
 _ONLY_VALIDATION = {
     "speakers": "{count} speakers are in train and in val: the epoch is selected on voices that were trained on; test has its own",
@@ -482,21 +517,23 @@ def _guard(protocol: str, leaks: Sequence[Leak], shares: Sharing) -> list[str]:
     """Caveats about what splits share with leave.
 
     Raises:
-        ProtocolError: With everything that they share without.
+        LeakError: With everything that they share without.
     """
     refused = [leak for leak in leaks if leak.pair not in shares.get(leak.kind, frozenset())]
     if refused:
         parts = []
         for kind, found in _by_kind(refused).items():
             first, values = found[0], _union(found)
-            shown = f" ({_some(first.examples if kind == 'clips' else values)})"
+            shown = f" ({_some(first.examples if COLUMNS[kind] == 'audio' else values)})"
             parts.append(
                 f"{len(values)} {kind} are in more than one split, fold {first.fold}'s {' and '.join(first.pair)} first{shown}"
             )
-        columns = ", ".join(COLUMNS[kind] for kind in _by_kind(refused))
-        raise ProtocolError(
+        columns = ", ".join(dict.fromkeys(COLUMNS[kind] for kind in _by_kind(refused)))
+        raise LeakError(
             f"{protocol} doesn't allow what its splits share: {'; '.join(parts)}. Correct the corpus (column {columns}) or leave "
-            "out the utterances concerned"
+            "out the utterances concerned",
+            leaks,
+            refused,
         )
     caveats = []
     for kind in (kind for kind in _SHARED if kind in _by_kind(leaks)):

@@ -150,6 +150,32 @@ class FeatureStore:
         records[given] = present[np.searchsorted(present["key"], keys[given])]
         return Arrays(feature, folder / "data.bin", records)
 
+    def add(self, feature: Feature, inputs: Sequence[Input | None], arrays: Sequence[npt.NDArray[np.generic] | None]) -> Arrays:
+        """Keep arrays that were computed elsewhere, while the audio was decoded for another purpose, say.
+
+        Args:
+            feature: What was computed.
+            inputs: As of `get`.
+            arrays: What `Feature.extract` gives for each input; None for an absent one.
+
+        Returns:
+            As of `get`.
+
+        Raises:
+            StoreError: If the folder can't be written.
+        """
+        folder = self.root / f"{feature.name}-{feature.key}"
+        keys, _ = self._keys(inputs)
+        wanted = np.setdiff1d(keys, [b""])
+        if len(np.setdiff1d(wanted, _verified(folder, feature, wanted)["key"])):
+            with _writer(folder, feature), _files(folder) as (data, index):
+                missing = np.setdiff1d(wanted, _verified(folder, feature, wanted)["key"])
+                for key, position in zip(*np.unique(keys, return_index=True), strict=True):
+                    array = arrays[position]
+                    if key in missing and array is not None:
+                        _append(data, index, key, array, feature)
+        return self.get(feature, inputs)
+
     def _keys(self, inputs: Sequence[Input | None]) -> tuple[Keys, dict[int, AudioError]]:
         """The content key of every input, b"" for an absent or unreadable one, and what is wrong with the latter."""
         digests = FileDigests(self.root / "digests.tsv")
@@ -244,10 +270,7 @@ def _extract(folder: Path, feature: Feature, inputs: Sequence[Input | None], key
     positions = _by_size(inputs, keys)
     is_missing = np.isin(keys, missing)  # (len(inputs),)
     with ExitStack() as stack:
-        with _writing(folder):
-            data = stack.enter_context((folder / "data.bin").open("ab", buffering=0))
-            index = stack.enter_context((folder / "index.bin").open("ab", buffering=0))
-            index.truncate(index.tell() // RECORD.itemsize * RECORD.itemsize)  # a killed process may have torn the last record
+        data, index = stack.enter_context(_files(folder))
         step = stack.enter_context(_progress(feature, len(missing)))
         # Chunks are cut from the whole list, not from what is missing: an encoder's rounding depends on the batch it runs
         # in, and a repeated extraction must give the bits that an uninterrupted one gives.
@@ -275,6 +298,17 @@ def _extract(folder: Path, feature: Feature, inputs: Sequence[Input | None], key
                     _append(data, index, keys[position], array, feature)
                     step()
     return failures
+
+
+@contextmanager
+def _files(folder: Path) -> Iterator[tuple[io.FileIO, io.FileIO]]:
+    """The data and the index, open to append to, after what a killed process may have torn was cut off."""
+    with ExitStack() as stack:
+        with _writing(folder):
+            data = stack.enter_context((folder / "data.bin").open("ab", buffering=0))
+            index = stack.enter_context((folder / "index.bin").open("ab", buffering=0))
+            index.truncate(index.tell() // RECORD.itemsize * RECORD.itemsize)
+        yield data, index
 
 
 def _by_size(inputs: Sequence[Input | None], keys: Keys) -> npt.NDArray[np.intp]:

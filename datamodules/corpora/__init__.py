@@ -112,6 +112,10 @@ class Corpus(ABC):
         table.attrs = {"rows": rows, "problems": [str(problem) for problem in problems], "notes": notes}
         return table
 
+    def official_counts(self) -> dict[tuple[str, ...], dict[tuple[str, ...], int | None]]:
+        """What the complete release holds: columns -> their values -> utterances, None where only some must be."""
+        return {}
+
     @property
     def index_file(self) -> Path:
         """The file that an error about a row should name."""

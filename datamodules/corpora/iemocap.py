@@ -67,6 +67,10 @@ class Iemocap(Corpus):
     )
     """Evaluated turns per session of the full release, 10,039 in all. Its five sessions have 28, 30, 32, 30 and 31 dialogues."""
 
+    def official_counts(self) -> dict[tuple[str, ...], dict[tuple[str, ...], int | None]]:
+        """The release's evaluated turns by session."""
+        return {("session",): {(session,): count for session, count in self.counts.items()}}
+
     def read(self) -> Reading:
         """Read all sessions; see `Corpus.read`.
 

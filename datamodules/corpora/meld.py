@@ -74,6 +74,14 @@ class Meld(Corpus):
     }
     dialogues: ClassVar[Mapping[str, int]] = {"train": 1038, "dev": 114, "test": 280}
 
+    def official_counts(self) -> dict[tuple[str, ...], dict[tuple[str, ...], int | None]]:
+        """The release's rows by split and label, with the table's names of splits."""
+        return {
+            ("split", "label"): {
+                (SPLITS[split], label): count for split, by_label in self.counts.items() for label, count in by_label.items()
+            }
+        }
+
     def read(self) -> Reading:
         """Read the CSV files and find every row's clip; see `Corpus.read`."""
         if not self.root.is_dir():

@@ -2,12 +2,16 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import scipy.signal
+import soundfile
 from typer.testing import CliRunner, Result
 
 from benchmarks.cli import app
@@ -145,17 +149,56 @@ def test_a_failing_method_sets_the_exit_status(manifest: Path, tmp_path: Path, f
     assert "| text_only" in result.stdout
 
 
-def test_prepare_then_doctor(manifest: Path, tmp_path: Path, tiny_bert: str) -> None:
+def test_prepare(manifest: Path, tiny_bert: str) -> None:
     prepared = run("prepare", manifest, "--audio", "logmel(n=8)", "--text", f"token_ids(checkpoint={tiny_bert!r})")
     assert prepared.exit_code == 0, prepared.output
     assert "logmel(n=8): 60 arrays of width 8" in prepared.stdout
-    healthy = run("doctor", manifest)
+
+
+def test_doctor_says_by_its_exit_status_whether_to_mend(manifest: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    healthy = run("doctor", manifest, "--html", page)
     assert healthy.exit_code == 0, healthy.output
-    assert "coverage: 60 of 60 utterances are usable" in healthy.stdout
+    assert "Healthy: nothing needs mending." in healthy.stdout
+    assert re.search(r"^ calm +12 +4 +4 +20 *$", healthy.stdout, re.MULTILINE)
+    assert max(map(len, healthy.stdout.splitlines())) <= 80
+    assert re.search(r'<th scope="row" class="short">calm</th>\s*<td class="number">12</td>', page.read_text())
     manifest.write_text(manifest.read_text().replace("audio/u7.wav", "audio/nothing.wav"))
     ill = run("doctor", manifest)
     assert ill.exit_code == 1
-    assert f"{manifest}:9: audio/nothing.wav: audio file is missing" in ill.stdout
+    assert f"{manifest}:9\n  audio/nothing.wav: audio file is missing" in ill.stdout
+
+
+def test_doctor_applies_the_protocol_that_is_asked_for(manifest: Path, tmp_path: Path) -> None:
+    manifest.write_text(manifest.read_text().replace(",s9,", ",s0,"))
+    refused = run("doctor", manifest)
+    assert refused.exit_code == 1
+    assert "the splits share speakers" in refused.stdout
+    assert run("doctor", manifest, "--allow-speaker-overlap").exit_code == 0
+    other = run("doctor", manifest, "--protocol", "speaker-3fold")
+    assert other.exit_code == 0, other.output
+    assert "Protocol speaker-3fold@1" in other.stdout
+    assert "did you mean 'split@1'" in run("doctor", manifest, "--protocol", "splitt").stderr
+    unwritable = run("doctor", manifest, "--protocol", "speaker-3fold", "--html", tmp_path / "none" / "page.html")
+    assert unwritable.exit_code == 2
+    assert "the page can't be written" in unwritable.stderr
+
+
+def test_near_duplicate_audio_is_printed_with_the_result_or_stops_it(
+    rows: list[dict], write_manifest, tmp_path: Path, fast: list[str]
+) -> None:
+    """u59, in test, is u5 of train at half its level and 8 kHz; a voice of noise bursts, 0.6 s."""
+    random = np.random.default_rng(0)
+    burst = scipy.signal.resample(random.normal(size=4800) * np.repeat(random.uniform(0.1, 1, 8), 600), 9600) / 8
+    soundfile.write(tmp_path / "audio/u5.wav", burst, 16_000)
+    soundfile.write(tmp_path / "audio/u59.wav", scipy.signal.resample(burst, 4800) / 2, 8000)
+    command = ["bench", "--corpus", write_manifest(tmp_path, rows), "--methods", "text_only", *fast, "--out", tmp_path / "runs"]
+    allowed = run(*command)
+    assert allowed.exit_code == 0, allowed.output
+    assert "1 recordings are in more than one split in copies that were amplified, recoded or cut" in allowed.stdout
+    refused = run(*command, "--protocol", "loso-speaker")
+    assert refused.exit_code == 2
+    assert "1 near-duplicate clips are in more than one split" in refused.stderr
 
 
 def test_an_output_folder_that_cannot_be_written_is_explained(manifest: Path, tmp_path: Path, fast: list[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from datamodules.leaks import ALL_PAIRS, find_leaks, normalise
 from datamodules.problems import UnknownNameError
-from datamodules.protocols import HEADLINES, PROTOCOLS, Counts, Fold, Plan, ProtocolError, apply_protocol, list_protocols
+from datamodules.protocols import HEADLINES, PROTOCOLS, Counts, Fold, LeakError, Plan, ProtocolError, apply_protocol, list_protocols
 
 
 def corpus(speakers: int = 10, each: int = 12, dialogues: int = 2, split: list[str] | None = None) -> pd.DataFrame:
@@ -702,6 +702,27 @@ def test_identical_audio_in_two_splits_stops_a_named_protocol_and_is_a_caveat_el
     assert apply_protocol(generic, audio=keys).caveats == (
         "1 clips of identical audio are in more than one split: up to 4% of a test split's utterances are trained on",
     )
+
+
+def test_near_duplicates_in_two_splits_stop_a_named_protocol_and_are_a_caveat_elsewhere() -> None:
+    table = iemocap()
+    first, last = table.index[table["session"] == "Session1"][0], table.index[table["session"] == "Session5"][0]
+    copies = pd.Series(None, table.index, dtype="str")
+    assert apply_protocol(table.assign(near_duplicate=copies), "iemocap4-session5") == apply_protocol(table, "iemocap4-session5")
+    copies[[first, last]] = table.loc[first, "utterance_id"]
+    with pytest.raises(LeakError, match=r"1 near-duplicate clips .*\(Ses05F_impro01_000\).*\(column audio\)") as caught:
+        apply_protocol(table.assign(near_duplicate=copies), "iemocap4-session5")
+    assert {leak.kind for leak in caught.value.refused} == {"near-duplicate clips"}
+    assert {leak.kind for leak in caught.value.leaks} > {"near-duplicate clips"}
+    generic = corpus(split=OWN)
+    generic["near_duplicate"] = pd.Series(None, generic.index, dtype="str")
+    generic.loc[[0, len(generic) - 1], "near_duplicate"] = "x"
+    plan = apply_protocol(generic)
+    assert plan.caveats == (
+        "1 recordings are in more than one split in copies that were amplified, recoded or cut: up to 4% of a test split's "
+        "utterances are trained on",
+    )
+    assert [(leak.kind, leak.pair) for leak in plan.leaks] == [("near-duplicate clips", ("train", "test"))]
 
 
 def test_absent_audio_is_not_the_same_audio() -> None:

@@ -82,6 +82,22 @@ def test_computed_once(tmp_path: Path, sounds: Path, extracted: list[int]) -> No
     assert extracted == []
 
 
+def test_what_was_computed_elsewhere_is_kept_and_not_computed_again(tmp_path: Path, sounds: Path, extracted: list[int]) -> None:
+    """One input is in the store already, one is absent, two are the same."""
+    store = FeatureStore(tmp_path / "store")
+    (known,) = store.get(Toy(), clips(sounds)[:1])
+    extracted.clear()
+    given = [np.full((n + 1, known.shape[1]), n, np.float32) for n in range(4)]
+    inputs = [*clips(sounds)[:3], None, clips(sounds)[2]]
+    arrays = store.add(Toy(), inputs, [*given[:3], None, given[3]])
+    np.testing.assert_array_equal(arrays[0], known)
+    np.testing.assert_array_equal(arrays[1], given[1])
+    np.testing.assert_array_equal(arrays[4], arrays[2])
+    assert arrays.lengths.tolist() == [len(known), 2, 3, 0, 3]
+    assert FeatureStore(tmp_path / "store").get(Toy(), inputs).lengths.tolist() == arrays.lengths.tolist()
+    assert extracted == []
+
+
 def test_other_parameters_are_another_feature(tmp_path: Path, sounds: Path, extracted: list[int]) -> None:
     store = FeatureStore(tmp_path / "store")
     one, double = store.get(Toy(), clips(sounds)[:1]), store.get(Toy(factor=2.0), clips(sounds)[:1])
