@@ -477,51 +477,6 @@ def test_bfloat16_is_another_feature(tiny_bert: str) -> None:
         assert 0 < np.abs(one - other).max() < 0.05
 
 
-@pytest.fixture(scope="module")
-def tiny_comet(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A BART of a few thousand random weights whose tokenizer knows some of ATOMIC's relations."""
-    folder = tmp_path_factory.mktemp("checkpoint") / "tiny-comet"
-    folder.mkdir()
-    words = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        "hate",
-        "the",
-        "bus",
-        "lovely",
-        "day",
-        ".",
-        "!",
-        "xreact",
-        "xintent",
-        "gen",
-    ]
-    (folder / "vocab.txt").write_text("\n".join(words))
-    transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=40).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = transformers.BartConfig(
-        vocab_size=len(words),
-        d_model=16,
-        encoder_layers=2,
-        decoder_layers=2,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
-        max_position_embeddings=64,
-        pad_token_id=0,
-        bos_token_id=2,
-        eos_token_id=3,
-        decoder_start_token_id=3,
-        init_std=0.3,
-    )
-    transformers.BartForConditionalGeneration(config).save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.mark.parametrize("state", ["decoder", "encoder"])
 def test_comet(tiny_comet: str, state: str) -> None:
     """Each sentence and relation asked by itself: the first relation's numbers first, the mean over an utterance's sentences."""

@@ -440,7 +440,7 @@ class Deadly(Toy):
 
 
 def test_a_killed_process_is_an_error_with_a_remedy(tmp_path: Path, sounds: Path) -> None:
-    with pytest.raises(StoreError, match="a process that computed features was killed.*fewer processes"):
+    with pytest.raises(StoreError, match=r"a process that computed features was killed.*fewer processes"):
         FeatureStore(tmp_path, processes=2).get(Deadly(), clips(sounds))
 
 
