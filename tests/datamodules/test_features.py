@@ -1,5 +1,6 @@
 """Features against slow plain versions from their formulas, and against direct calls of the encoders."""
 
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -209,6 +210,15 @@ def test_every_feature_is_found_by_its_name() -> None:
     assert {"compare2016", "egemaps", "librosa_statistics"} <= set(list_features())
     for name, feature in list_features().items():
         assert parse_feature(name) == feature()
+
+
+def test_the_page_names_every_feature_with_its_defaults() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "features.md").read_text()
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    assert set(rows) == set(list_features())
+    for name, feature in list_features().items():
+        defaults = ", ".join(f"{field.name}={field.default!r}" for field in dataclasses.fields(feature))
+        assert rows[name].split(" | ")[2].strip("`| ") == defaults
 
 
 def direct(checkpoint: str, text: str, layers: tuple[int, ...]) -> tuple[np.ndarray, list[int]]:
