@@ -218,7 +218,7 @@ def test_the_page_names_every_feature_with_its_defaults() -> None:
     assert set(rows) == set(list_features())
     for name, feature in list_features().items():
         defaults = ", ".join(f"{field.name}={field.default!r}" for field in dataclasses.fields(feature))
-        assert rows[name].split(" | ")[2].strip("`| ") == defaults
+        assert rows[name].split("|")[3].strip(" `") == defaults
 
 
 def direct(checkpoint: str, text: str, layers: tuple[int, ...]) -> tuple[np.ndarray, list[int]]:
