@@ -146,16 +146,21 @@ def prepare(
     text: TextOption = "hidden_states",
     skip_bad: SkipOption = False,
     max_seconds: Annotated[float, typer.Option(help="Longer clips are cut.")] = 30.0,
+    processes: Annotated[
+        int, typer.Option("--jobs", min=1, help="Processes that compute openSMILE's, librosa's and torchaudio's features.")
+    ] = 1,
 ) -> None:
     """Read a corpus and compute its features, once, for every later run."""
     with _plain_errors():
         from datamodules.corpora import open_corpus
         from datamodules.emotion import load_utterances
         from datamodules.features import parse_feature
+        from datamodules.store import ArraysSideBySide, FeatureStore
 
-        opened = open_corpus(corpus, root, encoding)
-        utterances = load_utterances(opened, parse_feature(audio), parse_feature(text), None, skip_bad, max_seconds)
-    for arrays in (utterances.audio, utterances.text):
+        opened, store = open_corpus(corpus, root, encoding), FeatureStore(processes=processes)
+        utterances = load_utterances(opened, parse_feature(audio), parse_feature(text), store, skip_bad, max_seconds)
+    found = [part for a in (utterances.audio, utterances.text) for part in (a.parts if isinstance(a, ArraysSideBySide) else (a,))]
+    for arrays in found:
         count, dim, folder = len(arrays), arrays.feature.dim, arrays.path.parent
         typer.echo(f"{arrays.feature}: {count} arrays of width {dim}, {arrays.lengths.sum()} rows, in {folder}")
     for note in utterances.notes:

@@ -5,22 +5,19 @@ one is recorded and the rest go on.
 """
 
 import logging
-import os
 import platform
 import subprocess
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
 from typing import Any, Literal, NamedTuple
 
 import lightning as L
@@ -41,6 +38,7 @@ from datamodules.features.transformer import HiddenStates
 from datamodules.problems import UnknownNameError
 from datamodules.protocols import Plan, apply_protocol
 from datamodules.store import FeatureStore
+from datamodules.workers import worker_pool
 from zoo import create, get_method
 from zoo.base import FusionModule, Training, score_metrics
 from zoo.nn.pretrained import Encoder, PretrainedEncoder, encoder_input
@@ -217,8 +215,7 @@ def _run_in_pool(
         left = [number for number in range(len(jobs)) if number not in outcomes][: None if size > 1 else 1]
         if not left:
             break
-        # Spawned, not forked: a forked child can't use CUDA, and inherits locks of PyTorch's threads.
-        with ProcessPoolExecutor(size, get_context("spawn"), _start_worker, (threads,)) as pool:
+        with worker_pool(size, threads) as pool:
             numbers = {pool.submit(run, jobs[number], out, workers): number for number in left}
             for future in as_completed(numbers):
                 number = numbers[future]
@@ -232,19 +229,6 @@ def _run_in_pool(
                 outcomes[number] = outcome
                 report(len(outcomes), outcome)
     return [outcomes[number] for number in range(len(jobs))]
-
-
-def _start_worker(threads: int) -> None:
-    """Set a pool's process up: its threads, and an end when the process that started it is killed."""
-    set_threads(threads)
-    parent = parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    Thread(target=follow, daemon=True).start()
 
 
 def _record_death(job: Job, out: Path) -> Outcome:
@@ -382,7 +366,7 @@ def _fit_and_test(job: Job, folder: Path, workers: int, epoch: Callable[[str], N
         },
         "headline": plan.headline,
         "features": {"audio": str(job.audio), "text": str(job.text)},
-        "caveats": [*plan.caveats, *job.utterances.notes],
+        "caveats": [*plan.caveats, *model.caveats, *job.utterances.notes],
         "environment": environment(model),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }, predictions

@@ -287,7 +287,7 @@ def code_version(method: str) -> str:
     own = get_method(method).__module__
     seen: dict[str, str] = {}
     waiting = [own, "zoo.base", "benchmarks.runner"]
-    waiting += [f"datamodules.{part}" for part in ("audio", "batch", "emotion", "leaks", "protocols", "splits")]
+    waiting += [f"datamodules.{part}" for part in ("audio", "batch", "emotion", "features.words", "leaks", "protocols", "splits")]
     while waiting:
         name = waiting.pop()
         if name not in seen:

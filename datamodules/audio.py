@@ -30,8 +30,11 @@ class AudioError(ValueError):
 
     def __init__(self, what: str, remedy: str) -> None:
         """Say what is wrong and what would be right."""
-        super().__init__(f"{what}; {remedy}")
+        super().__init__(what, remedy)  # both, or it couldn't be sent from one process to another
         self.what, self.remedy = what, remedy
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}"
 
 
 class Clip(NamedTuple):

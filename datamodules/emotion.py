@@ -1,7 +1,7 @@
 """EmotionDataModule: the one LightningDataModule. Every method gets its batches from here.
 
-Sealed in this place: the normalisation and the selection of columns are fitted on the training split only, batches are cut by
-length, masks come with the tensors, and the order of batches depends on the seed alone.
+Sealed in this place: normalisation, selection of columns and vocabularies are fitted on the training split only, batches are cut
+by length, masks come with the tensors, and the order of batches depends on the seed alone.
 """
 
 import hashlib
@@ -21,11 +21,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from datamodules.audio import AudioError, Clip, inspect_clip, load_clip
 from datamodules.batch import IGNORED, Item, collate_dialogues, collate_utterances
 from datamodules.corpora import Corpus, Reading
-from datamodules.features import Feature, FeatureError
+from datamodules.features import Feature, FeatureError, Transform
 from datamodules.fingerprint import Fingerprint, find_copies, near_duplicates
 from datamodules.problems import BadInputError, Problem
 from datamodules.protocols import Fold
-from datamodules.store import Arrays, FeatureStore, UnreadableInputsError
+from datamodules.store import Arrays, ArraysSideBySide, FeatureStore, UnreadableInputsError
 
 Unit = Literal["utterance", "dialogue"]
 
@@ -245,10 +245,11 @@ class EmotionDataModule(L.LightningDataModule):
         return torch.tensor(train.value_counts().reindex(self.classes, fill_value=0).to_numpy())
 
     def setup(self, stage: str | None = None) -> None:
-        """Index the three splits; fit the normalisation, and where a feature asks for it the selection, on the training split.
+        """Index the three splits; fit the normalisation, and where a feature asks for it more, on the training split.
 
         Raises:
-            FeatureError: If columns are to be selected and fewer than two classes of the training split have the modality.
+            FeatureError: If columns are to be selected and fewer than two classes of the training split have the modality, or a
+                feature finds no vocabulary there.
         """
         if self._splits:
             return
@@ -334,22 +335,46 @@ class Fitted(NamedTuple):
     deviation: npt.NDArray[np.float32]
     columns: npt.NDArray[np.intp] | None = None
 
-    def apply(self, frames: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+    def apply(self, frames: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """Normalise what is kept: (T, D) -> (T, D')."""
         kept = frames if self.columns is None else frames[:, self.columns]
         normalised: npt.NDArray[np.float32] = (kept.astype(np.float32) - self.mean) / self.deviation
         return normalised
 
 
+class FittedParts(NamedTuple):
+    """What the training split says about each part of features side by side."""
+
+    parts: tuple[Transform | None, ...]
+
+
 @lru_cache(maxsize=16)  # the runs on a fold share it: an SVM over thousands of columns takes longer than many a training
-def _fit(arrays: Arrays, train: tuple[int, ...], labels: tuple[str, ...]) -> Fitted | None:
+def _fit(arrays: Arrays, train: tuple[int, ...], labels: tuple[str, ...]) -> Transform | FittedParts | None:
     """What the utterances ``train``, with their labels, say about a feature; None for features used as they are."""
+    if isinstance(arrays, ArraysSideBySide):
+        return FittedParts(tuple(_fit_one(part, train, labels) for part in arrays.parts))
+    return _fit_one(arrays, train, labels)
+
+
+def _fit_one(arrays: Arrays, train: tuple[int, ...], labels: tuple[str, ...]) -> Transform | None:
+    own = arrays.feature.fit(arrays[index] for index in train)
+    if own is not None:
+        return own
     fitted = _fit_scale(arrays, train)
     if arrays.feature.width == arrays.feature.dim:
         return fitted
     columns = _best_columns(arrays, fitted, train, labels)
     assert fitted is not None, "_best_columns has refused it"
     return Fitted(fitted.mean[columns], fitted.deviation[columns], columns)
+
+
+def _vectors(arrays: Arrays, fitted: Transform | FittedParts | None, index: int) -> npt.NDArray[np.generic]:
+    """What a batch holds of one utterance: (T, `Feature.width`)."""
+    if isinstance(arrays, ArraysSideBySide) and isinstance(fitted, FittedParts):
+        parts = zip(arrays.parts, fitted.parts, strict=True)
+        return arrays.side_by_side([_vectors(part, own, index) for part, own in parts])
+    assert not isinstance(fitted, FittedParts), "_fit gives parts for parts"
+    return arrays[index] if fitted is None else fitted.apply(arrays[index])
 
 
 def _fit_scale(arrays: Arrays, train: Sequence[int]) -> Fitted | None:
@@ -408,7 +433,7 @@ class _Split(Dataset["Item | list[Item]"]):
         context: npt.NDArray[np.integer],
         classes: Sequence[str],
         unit: Unit,
-        fitted: Sequence["Fitted | None"],
+        fitted: Sequence["Transform | FittedParts | None"],
     ) -> None:
         indices = np.concatenate([labelled, context.astype(labelled.dtype)])
         rows = utterances.table[["utterance_id", "label", "speaker", "dialogue", "turn"]].iloc[indices].reset_index(drop=True)
@@ -439,8 +464,5 @@ class _Split(Dataset["Item | list[Item]"]):
 
     def _item(self, position: int) -> Item:
         index = self.indices[position]
-        audio, text = (
-            array if fitted is None else fitted.apply(array)
-            for array, fitted in zip((self.audio[index], self.text[index]), self.fitted, strict=True)
-        )
+        audio, text = (_vectors(arrays, fitted, index) for arrays, fitted in zip((self.audio, self.text), self.fitted, strict=True))
         return Item(audio, text, int(self.labels[position]), self.ids[position], self.speakers[position])

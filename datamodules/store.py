@@ -20,9 +20,13 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,13 +36,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from datamodules import cache_dir
 from datamodules.audio import AudioError, Clip, load_clip
-from datamodules.features import Feature
+from datamodules.features import Feature, FeatureError, SideBySide
+from datamodules.workers import worker_pool
 
 log = logging.getLogger(__name__)
 
 Input = Clip | str
 RECORD = np.dtype([("key", "S16"), ("offset", "<u8"), ("rows", "<u4"), ("checksum", "<u4")])
 Keys = npt.NDArray[np.bytes_]
+
+DECODERS = 4
+"""Threads that decode the clips of the next chunk while this one is extracted."""
 
 
 class StoreError(OSError):
@@ -98,6 +106,39 @@ class Arrays(Sequence[npt.NDArray[np.generic]]):
         return self.__dict__ | {"_file": None}
 
 
+class ArraysSideBySide(Arrays):
+    """The arrays of every part of a `SideBySide`; ``arrays[i]`` has their columns beside each other, as they are stored.
+
+    ``lengths`` are those of the longest part.
+    """
+
+    def __init__(self, feature: SideBySide, parts: Sequence[Arrays]) -> None:
+        """Take the parts, all of the same inputs."""
+        super().__init__(feature, parts[0].path, parts[0]._records)
+        self.parts = tuple(parts)
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """T of the longest part of every array: (len(self),)."""
+        longest: npt.NDArray[np.int64] = np.max([part.lengths for part in self.parts], axis=0)
+        return longest
+
+    def __getitem__(self, index: int) -> npt.NDArray[np.generic]:  # type: ignore[override]
+        return self.side_by_side([part[index] for part in self.parts])
+
+    def side_by_side(self, arrays: Sequence[npt.NDArray[np.generic]]) -> npt.NDArray[np.generic]:
+        """(T, D_i) each -> (T, sum of D_i); one row is repeated where another part has several.
+
+        Raises:
+            FeatureError: If parts have several rows, and not equally many.
+        """
+        rows = max(map(len, arrays))
+        if any(len(array) not in {1, rows} for array in arrays):
+            counts = " and ".join(f"{len(array)} rows of {part.feature}" for array, part in zip(arrays, self.parts, strict=True))
+            raise FeatureError(f"{self.feature}: {counts} can't stand beside each other; pool them to one, or choose equal strides")
+        return np.concatenate([np.broadcast_to(array, (rows, array.shape[1])) for array in arrays], axis=1)
+
+
 def _read(file: io.FileIO, record: np.void, feature: Feature, path: Path) -> bytes:
     size = int(record["rows"]) * feature.dim * np.dtype(feature.dtype).itemsize
     offset = int(record["offset"])
@@ -112,9 +153,15 @@ def _read(file: io.FileIO, record: np.void, feature: Feature, path: Path) -> byt
 class FeatureStore:
     """Features on disk, computed when first asked for."""
 
-    def __init__(self, root: Path | None = None) -> None:
-        """Keep everything under ``root``; None means ``features`` in `datamodules.cache_dir`."""
+    def __init__(self, root: Path | None = None, processes: int = 1) -> None:
+        """Set the store up.
+
+        Args:
+            root: Where everything is kept; None means ``features`` in `datamodules.cache_dir`.
+            processes: How many compute, for features whose work is the CPU's (`Feature.processes`).
+        """
         self.root = root or cache_dir() / "features"
+        self.processes = processes
 
     def get(self, feature: Feature, inputs: Sequence[Input | None]) -> Arrays:
         """The feature of every input, computing those that the store doesn't hold.
@@ -128,8 +175,10 @@ class FeatureStore:
 
         Raises:
             UnreadableInputsError: With every input that can't be read, after everything else has been stored.
-            StoreError: If the folder can't be written (full disk, no permission).
+            StoreError: If the folder can't be written (full disk, no permission), or a process that computes is killed.
         """
+        if isinstance(feature, SideBySide):
+            return self._get_parts(feature, inputs)
         folder = self.root / f"{feature.name}-{feature.key}"
         keys, failures = self._keys(inputs)
         wanted = np.setdiff1d(keys, [b""])
@@ -138,7 +187,7 @@ class FeatureStore:
         if len(missing):
             with _writer(folder, feature):
                 missing = np.setdiff1d(missing, _verified(folder, feature, missing)["key"])  # another process may have been first
-                failures |= _extract(folder, feature, inputs, keys, missing)
+                failures |= _extract(folder, feature, inputs, keys, missing, self.processes)
             feature.release()
             present = _verified(folder, feature, wanted)
         if failures:
@@ -175,6 +224,18 @@ class FeatureStore:
                     if key in missing and array is not None:
                         _append(data, index, key, array, feature)
         return self.get(feature, inputs)
+
+    def _get_parts(self, feature: SideBySide, inputs: Sequence[Input | None]) -> ArraysSideBySide:
+        found: list[Arrays] = []
+        failures: dict[int, AudioError] = {}
+        for part in feature.parts:
+            try:
+                found.append(self.get(part, inputs))
+            except UnreadableInputsError as error:
+                failures |= error.failures
+        if failures:
+            raise UnreadableInputsError(dict(sorted(failures.items())))
+        return ArraysSideBySide(feature, found)
 
     def _keys(self, inputs: Sequence[Input | None]) -> tuple[Keys, dict[int, AudioError]]:
         """The content key of every input, b"" for an absent or unreadable one, and what is wrong with the latter."""
@@ -264,37 +325,34 @@ def _verified(folder: Path, feature: Feature, wanted: Keys) -> npt.NDArray[np.vo
     return found[intact]
 
 
-def _extract(folder: Path, feature: Feature, inputs: Sequence[Input | None], keys: Keys, missing: Keys) -> dict[int, AudioError]:
+class _Chunk(NamedTuple):
+    """What `Feature.extract` gets at once: inputs by their positions, and which of them the store lacks."""
+
+    positions: list[int]
+    items: list[Input]
+    missing: list[bool]
+
+
+def _extract(
+    folder: Path, feature: Feature, inputs: Sequence[Input | None], keys: Keys, missing: Keys, processes: int
+) -> dict[int, AudioError]:
     """Compute and append the missing entries; returns the inputs that can't be read."""
     failures: dict[int, AudioError] = {}
-    positions = _by_size(inputs, keys)
-    is_missing = np.isin(keys, missing)  # (len(inputs),)
+    chunks = _chunks(feature, inputs, keys, missing)
     with ExitStack() as stack:
         data, index = stack.enter_context(_files(folder))
         step = stack.enter_context(_progress(feature, len(missing)))
-        # Chunks are cut from the whole list, not from what is missing: an encoder's rounding depends on the batch it runs
-        # in, and a repeated extraction must give the bits that an uninterrupted one gives.
-        for start in range(0, len(positions), feature.chunk):
-            chunk = positions[start : start + feature.chunk]
-            if not is_missing[chunk].any():
-                continue
-            loaded: dict[int, npt.NDArray[np.float32] | str] = {}
-            for position in chunk.tolist():
-                item = inputs[position]
-                try:
-                    loaded[position] = load_clip(item, feature.sample_rate) if isinstance(item, Clip) else str(item)
-                except AudioError as error:
-                    failures |= dict.fromkeys(np.flatnonzero(keys == keys[position]).tolist(), error)
-            if not is_missing[list(loaded)].any():
-                continue  # all that was missing is unreadable
-            arrays = feature.extract(list(loaded.values()))  # type: ignore[arg-type]
-            for position, array in zip(loaded, arrays, strict=True):
-                if not np.isfinite(np.asarray(array, dtype=feature.dtype)).all():
-                    absurd = AudioError(
+        for chunk, arrays in _computed(feature, chunks, processes):
+            for position, lacking, array in zip(chunk.positions, chunk.missing, arrays, strict=True):
+                if array is None:
+                    continue
+                if not isinstance(array, AudioError) and not np.isfinite(np.asarray(array, dtype=feature.dtype)).all():
+                    array = AudioError(
                         f"{feature} of it isn't finite in {feature.dtype}", "look at its samples, their level is absurd"
                     )
-                    failures |= dict.fromkeys(np.flatnonzero(keys == keys[position]).tolist(), absurd)
-                elif is_missing[position]:
+                if isinstance(array, AudioError):
+                    failures |= dict.fromkeys(np.flatnonzero(keys == keys[position]).tolist(), array)
+                elif lacking:
                     _append(data, index, keys[position], array, feature)
                     step()
     return failures
@@ -309,6 +367,82 @@ def _files(folder: Path) -> Iterator[tuple[io.FileIO, io.FileIO]]:
             index = stack.enter_context((folder / "index.bin").open("ab", buffering=0))
             index.truncate(index.tell() // RECORD.itemsize * RECORD.itemsize)
         yield data, index
+
+
+def _chunks(feature: Feature, inputs: Sequence[Input | None], keys: Keys, missing: Keys) -> Iterator[_Chunk]:
+    """The chunks in which something is missing.
+
+    Chunks are cut from the whole list, not from what is missing: an encoder's rounding depends on the batch it runs in, and a
+    repeated extraction must give the bits that an uninterrupted one gives.
+    """
+    positions = _by_size(inputs, keys)
+    is_missing = np.isin(keys, missing)  # (len(inputs),)
+    for start in range(0, len(positions), feature.chunk):
+        chunk = positions[start : start + feature.chunk].tolist()
+        if is_missing[chunk].any():
+            items = [item for position in chunk if (item := inputs[position]) is not None]
+            yield _Chunk(chunk, items, is_missing[chunk].tolist())
+
+
+T = TypeVar("T")
+_Loaded = npt.NDArray[np.float32] | str | AudioError
+_Result = npt.NDArray[np.generic] | AudioError | None
+
+
+def _load(item: Input, sample_rate: int) -> _Loaded:
+    try:
+        return load_clip(item, sample_rate) if isinstance(item, Clip) else item
+    except AudioError as error:
+        return error
+
+
+def _compute(feature: Feature, loaded: Sequence[_Loaded], missing: Sequence[bool]) -> list[_Result]:
+    """Extract one chunk: for every input its array, or what is wrong with it; all None if what is missing can't be read."""
+    readable = {number: item for number, item in enumerate(loaded) if not isinstance(item, AudioError)}
+    arrays: dict[int, npt.NDArray[np.generic]] = {}
+    if any(missing[number] for number in readable):
+        arrays = dict(zip(readable, feature.extract(list(readable.values())), strict=True))  # type: ignore[arg-type]
+    return [item if isinstance(item, AudioError) else arrays.get(number) for number, item in enumerate(loaded)]
+
+
+def _load_and_compute(feature: Feature, items: Sequence[Input], missing: Sequence[bool]) -> list[_Result]:
+    return _compute(feature, [_load(item, feature.sample_rate) for item in items], missing)
+
+
+def _computed(feature: Feature, chunks: Iterable[_Chunk], processes: int) -> Iterator[tuple[_Chunk, list[_Result]]]:
+    """Every chunk with what `_compute` gives for it, in their order.
+
+    With several processes each computes whole chunks; else threads decode one chunk while the one before is extracted.
+    """
+    if processes > 1 and feature.processes:
+        with worker_pool(processes, 1) as pool:
+            jobs = ((chunk, pool.submit(_load_and_compute, feature, chunk.items, chunk.missing)) for chunk in chunks)
+            try:
+                for chunk, job in _ahead(jobs, 2 * processes):
+                    yield chunk, job.result()
+            except BrokenProcessPool as error:
+                raise StoreError(
+                    "a process that computed features was killed, perhaps for want of memory; what was stored so far is kept. "
+                    "Run the same command again with fewer processes"
+                ) from error
+        return
+    with ThreadPoolExecutor(DECODERS) as threads:
+
+        def load(chunk: _Chunk) -> "list[Future[_Loaded]]":
+            return [threads.submit(_load, item, feature.sample_rate) for item in chunk.items]
+
+        for chunk, decoded in _ahead(((chunk, load(chunk)) for chunk in chunks), 1):
+            yield chunk, _compute(feature, [item.result() for item in decoded], chunk.missing)
+
+
+def _ahead(items: Iterable[T], count: int) -> Iterator[T]:
+    """The items in their order, each handed over when ``count`` more have been made."""
+    waiting: deque[T] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _by_size(inputs: Sequence[Input | None], keys: Keys) -> npt.NDArray[np.intp]:

@@ -88,6 +88,54 @@ def tiny_whisper(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+@pytest.fixture(scope="session")
+def tiny_comet(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A BART of a few thousand random weights whose tokenizer knows some of ATOMIC's relations."""
+    import torch
+    from transformers import BartConfig, BartForConditionalGeneration, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny-comet"
+    folder.mkdir()
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "hate",
+        "the",
+        "bus",
+        "lovely",
+        "day",
+        ".",
+        "!",
+        "xreact",
+        "xintent",
+        "gen",
+    ]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=40).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BartConfig(
+        vocab_size=len(words),
+        d_model=16,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+        decoder_start_token_id=3,
+        init_std=0.3,
+    )
+    BartForConditionalGeneration(config).save_pretrained(folder)
+    return str(folder)
+
+
 def save_speech(folder: Path, **changes: object) -> str:
     import torch
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model

@@ -145,6 +145,7 @@ class FusionModule(L.LightningModule, ABC):
         published: The paper's features and hyper-parameters, or None where there is no paper.
         ablations: The paper's ablation table, row by row in its order.
         training_options: Set by the runner before training.
+        caveats: What a reader of this model's results must know: set by a constructor whose options leave a part of the paper out.
         pretrained: Encoders that are trained with the method, by modality, ``audio`` or ``text``; set by the runner, else empty.
     """
 
@@ -154,6 +155,7 @@ class FusionModule(L.LightningModule, ABC):
     paper: ClassVar[str]
     published: ClassVar[Published | None] = None
     ablations: ClassVar[Mapping[str, Variant]] = {}
+    caveats: tuple[str, ...] = ()
 
     def __init__(self, num_classes: int) -> None:
         """Make the metrics for ``num_classes`` classes; the method's constructor builds the layers."""

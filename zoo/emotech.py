@@ -5,8 +5,9 @@ learnt from scratch, each pooled by its maximum. The 512 numbers go through thre
 
 * The paper flattens the image of exactly 740 frames. That fits no other feature, so the default ``cnn_pool="adaptive"`` takes
   the mean over the real frames; ``"flatten"`` is the paper: zeros or a cut make it 740 frames, and the zeros count.
-* The default, ``vocabulary=0``, reads vectors through a linear layer of the embedding's width; above 0 the text is token ids
-  with an embedding of that many rows (the paper: 2657, fitted on all data; a subword vocabulary needs no fitting).
+* The default, ``vocabulary=0``, reads vectors through a linear layer of the embedding's width; above 0 the text is ids with an
+  embedding of that many rows. The paper's 2657 words (its code: 2843) are those of all its data. ``word_ids`` takes them from
+  the training split of each fold; all others are one unknown word.
 * The paper has no masks: its LSTMs run through the padding and its maxima see it. Here they don't, nor does the batch
   normalisation of the adaptive form.
 * The paper's folds share one model and its augmented twins cross folds; its 83.5 % is not a number to chase.
@@ -39,10 +40,9 @@ class EmoTech(FusionModule):
     published = Published(
         # The paper's 2048-point windows at 16 kHz; its mel bands are 128, here as many as coefficients.
         "mfcc(n=13, window_ms=128.0, hop_ms=32.0, window='hann')",
-        # A fixed vocabulary in place of one fitted on all transcripts, the test's among them.
-        "token_ids(checkpoint='bert-base-uncased')",
+        "word_ids(size=2657)",
         Training(30, 5, 32, 1e-3, 0.0, "none", 0.0),
-        {"vocabulary": 30_522, "cnn_pool": "flatten"},
+        {"vocabulary": 2657, "cnn_pool": "flatten"},
     )
 
     def __init__(
@@ -73,7 +73,7 @@ class EmoTech(FusionModule):
             embedding: Width of the word embedding.
             kernel: Width of the text's convolution in tokens.
             fused: Width of the first dense layer after the concatenation; the second has half, the third a quarter.
-            vocabulary: Rows of the embedding of token ids; 0 for a text feature of vectors.
+            vocabulary: Rows of the embedding of ids, the ``size`` of ``word_ids``; 0 for a text feature of vectors.
             cnn_pool: ``adaptive`` averages the image over time; ``flatten`` keeps a fixed number of frames.
             frames: With ``cnn_pool="flatten"``: how many.
             dropout: After all dense layers but the last.

@@ -5,8 +5,9 @@ residual layer, and contrastive terms beside the cross-entropy. What differs fro
 
 * Frames and tokens are pooled here (functionals, mean), so that any feature will do; the paper's own are utterance vectors already:
   512 of openSMILE's functionals, and RoBERTa's last four layers (of the first token, as in COSMIC). All are standardised over the
-  corpus. COMET's three relations can't be had: one learnt vector each, the same for all utterances (a bias, in effect), or none.
-  `_TextContext` takes any (B, N, width) in their place.
+  corpus. COMET's three relations are the last columns of the text feature where it ends in ``comet(...)`` and ``commonsense`` is
+  ``"comet"``. Few have such a checkpoint, so by default one learnt vector each, the same for all utterances (a bias, in effect),
+  stands in their place, and results say so; or none does.
 * The convolution runs over the dialogue; whether it does is not said. No positional encoding (the BiLSTM knows the order).
 * Equations (1) to (6) never see the utterance that is to be classified. ``text_context="cosmic"`` is the wiring of COSMIC
   (Ghosal et al. 2020), which they evidently shorten; ``"literal"`` is (1) to (6) with l_i in (3) read as l_i^r.
@@ -92,7 +93,8 @@ class HBAF(FusionModule):
         audio_context: bool = True,
         text_context: Literal["cosmic", "literal", "none"] = "cosmic",
         text_residual: bool = False,
-        commonsense: Literal["learnt", "none"] = "learnt",
+        commonsense: Literal["learnt", "comet", "none"] = "learnt",
+        comet_dim: int = 1024,
         bimodal_attention: bool = True,
         shared_projections: bool = True,
         cross_stream: Literal["paper", "mult"] = "paper",
@@ -124,7 +126,9 @@ class HBAF(FusionModule):
             audio_context: The audio context network; without it a linear layer.
             text_context: ``cosmic``, ``literal`` or, for a linear layer, ``none``; see the module's text.
             text_residual: Add the utterance's own vector to what the text context network gives.
-            commonsense: Learnt vectors in place of COMET's, or no relations.
+            commonsense: ``comet`` for COMET's external, internal and purpose vectors, ``learnt`` ones in their place, or none.
+            comet_dim: With ``comet``: width of each of the three, which are the text feature's last columns, as in
+                ``hidden_states(...) + comet(...)``.
             bimodal_attention: Self- and cross-attention, equations (7) to (9).
             shared_projections: Both use the same queries, keys and values.
             cross_stream: Which cross-attention each stream is gated with; see the module's text.
@@ -145,12 +149,18 @@ class HBAF(FusionModule):
         for option, value, allowed in (
             ("inputs", inputs, ("both", "audio", "text")),
             ("text_context", text_context, ("cosmic", "literal", "none")),
-            ("commonsense", commonsense, ("learnt", "none")),
+            ("commonsense", commonsense, ("learnt", "comet", "none")),
             ("cross_stream", cross_stream, ("paper", "mult")),
             ("projection", projection, ("fused", "all")),
         ):
             if value not in allowed:
                 raise ValueError(f"hbaf: {option} is {value!r}; it must be one of {', '.join(map(repr, allowed))}")
+        relations = 3 * comet_dim if commonsense == "comet" else 0
+        if not 0 <= relations < text_dim or comet_dim < 1:
+            raise ValueError(
+                f"hbaf: a text feature of width {text_dim} can't end in three relations of width comet_dim={comet_dim}; name one "
+                "such as hidden_states(...) + comet(...), and as comet_dim the width of the COMET checkpoint"
+            )
         if hidden % 2:
             raise ValueError(f"hbaf: hidden is {hidden}; it must be even, half of it per direction of the BiLSTM")
         if text_residual and text_context == "none":
@@ -166,7 +176,12 @@ class HBAF(FusionModule):
                 audio_dim, hidden, filters, lstm_layers, layers, heads, expansion, dropout, audio_context
             )
         if inputs != "audio":
-            self.text_context = _TextContext(text_dim, hidden, text_context, text_residual, commonsense == "learnt", dropout)
+            learnt = commonsense == "learnt"
+            self.text_context = _TextContext(
+                text_dim - relations, comet_dim if relations else 0, hidden, text_context, text_residual, learnt, dropout
+            )
+            if learnt and text_context != "none":
+                self.caveats = ("hbaf: learnt vectors, the same for all utterances, stand in place of COMET's relations",)
         self.bimodal_attention, self.cross_stream = bimodal_attention, cross_stream
         self.streams = nn.ModuleDict(
             {
@@ -318,16 +333,21 @@ class _AudioContext(nn.Module):
 class _TextContext(nn.Module):
     """Text context network: attention over the utterances before, and three chains of states; never a future utterance."""
 
-    def __init__(self, text_dim: int, hidden: int, wiring: str, residual: bool, learnt: bool, dropout: float) -> None:
+    def __init__(
+        self, text_dim: int, comet_dim: int, hidden: int, wiring: str, residual: bool, learnt: bool, dropout: float
+    ) -> None:
         super().__init__()
         self.norm, self.dropout = MaskedNorm(text_dim), nn.Dropout(dropout)
         self.linear = nn.Linear(text_dim, hidden)
-        self.wiring, self.residual = wiring, residual
-        self.relations = self.score = None
+        self.wiring, self.residual, self.comet_dim = wiring, residual, comet_dim
+        self.relations = self.score = self.comet_norm = self.comet = None
         if wiring == "none":
             return
         self.score = nn.Linear(hidden, 1)
-        width = hidden if learnt else 0
+        width = hidden if learnt or comet_dim else 0
+        if comet_dim:
+            self.comet_norm = MaskedNorm(3 * comet_dim)
+            self.comet = nn.ModuleList(nn.Linear(comet_dim, hidden) for _ in range(3))
         if learnt:  # of the scale that a linear layer's output has
             self.relations = nn.Parameter(torch.randn(3, hidden))
         inputs = (2 * hidden + width if wiring == "cosmic" else hidden + width, hidden + width, hidden + width)
@@ -336,7 +356,9 @@ class _TextContext(nn.Module):
 
     def forward(self, text: Tensor, mask: Tensor, real: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, N, L, Dt) and the masks (B, N, L), (B, N) -> H_l (B, N, hidden) and the context's weights (B, N, N) or None."""
-        own: Tensor = self.linear(self.dropout(self.norm(masked_mean(text, mask), real))) * real.unsqueeze(-1)  # (B, N, hidden)
+        pooled = masked_mean(text, mask)  # (B, N, Dt)
+        mean, comet = pooled.tensor_split((pooled.shape[-1] - 3 * self.comet_dim,), dim=-1)
+        own: Tensor = self.linear(self.dropout(self.norm(mean, real))) * real.unsqueeze(-1)  # (B, N, hidden)
         if self.score is None:
             return own, None
         turns = own.shape[1]
@@ -344,7 +366,7 @@ class _TextContext(nn.Module):
         scores = self.score(own).tanh().transpose(1, 2)  # (1): one scalar per utterance, (B, 1, N)
         weights = masked_softmax(scores.expand(-1, turns, -1), before & real.unsqueeze(1))  # (2): (B, N, N)
         context = weights @ own  # (3): zero for the first utterance
-        relations = self._relations(own)
+        relations = self._relations(own, comet, real)
         first = [own] if self.wiring == "cosmic" else []
         external, _ = self.external(torch.cat([*first, *relations[0], context], dim=-1))  # (4)
         internal, _ = self.internal(torch.cat([*relations[1], context], dim=-1))  # (5)
@@ -353,8 +375,11 @@ class _TextContext(nn.Module):
         states: Tensor = self.out(self.dropout(torch.cat([external, internal, purpose], dim=-1)))
         return (states + own if self.residual else states), weights
 
-    def _relations(self, own: Tensor) -> list[list[Tensor]]:
+    def _relations(self, own: Tensor, comet: Tensor, real: Tensor) -> list[list[Tensor]]:
         """External, internal and purpose relation of every utterance: each [(B, N, width)], or [] where there is none."""
+        if self.comet is not None and self.comet_norm is not None:
+            vectors = self.dropout(self.comet_norm(comet, real)).chunk(3, dim=-1)
+            return [[linear(vector) * real.unsqueeze(-1)] for linear, vector in zip(self.comet, vectors, strict=True)]
         if self.relations is None:
             return [[], [], []]
         return [[relation.expand_as(own)] for relation in self.relations]

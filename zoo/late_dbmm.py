@@ -15,7 +15,9 @@ DBMM's own papers and its public code. What differs or is decided here, and why:
   multiplies by the share H_i / sum H itself, of the dominant class alone, which favours the unsure: ``entropy_invert=False``.
 * Both layers tell the same classes apart. The paper's second-level states need a sentiment label, which corpora don't have.
 * The scikit-learn classifiers are fitted once, at the end of the first epoch, and take no part before. With fewer than two
-  classes in a modality's training rows they never do. MFCC and chroma, TF-IDF, BERT and GPT-2 come in as the corpus's feature.
+  classes in a modality's training rows they never do.
+* The paper builds a classifier on each of its text features, TF-IDF, BERT and GPT-2. In the published track they stand side by
+  side, and every text classifier reads them all.
 """
 
 import math
@@ -47,8 +49,13 @@ class DBMM(FusionModule):
 
     family = "late"
     paper = "Faria, Weinberg and Ayrosa, Applied Sciences 14(15), 2024, 6631"
-    # Its acoustic features are MFCC and chroma among others, its text classifiers are built on BERT; the training is not published.
-    published = Published("mfcc(n=40)", "hidden_states(checkpoint='bert-base-uncased')", Training())
+    # Its acoustic features are MFCC and chroma among others; sizes and training are not published.
+    published = Published(
+        "mfcc(n=40)",
+        "hidden_states(checkpoint='bert-base-uncased', pool='mean') + hidden_states(checkpoint='gpt2', pool='mean') "
+        "+ tfidf(max_features=1000)",
+        Training(),
+    )
     ablations = {  # noqa: RUF012 - read-only, declared by the base
         **{
             f"SER, {label}": Variant("late_dbmm", {"audio_classifiers": name, "text_classifiers": "", "segments": 1})

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
+from multiprocessing import parent_process
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +20,7 @@ Vector = npt.NDArray[np.float32]
 
 
 class _Functionals(Feature):
+    processes = True
     dtype = "float32"  # some functionals are of the order of 1e11, where float16 ends at 65,504
     standardise = True
 
@@ -30,7 +32,8 @@ class _Functionals(Feature):
 def _each(function: Callable[[Vector], Vector], waveforms: Sequence[Vector] | Sequence[str]) -> list[npt.NDArray[np.generic]]:
     """Apply ``function``, (samples,) -> (D,), to every waveform, on all cores: (1, D) each, zero where it isn't finite."""
     # Threads, because openSMILE and the Fourier transforms run without Python's lock: as fast as processes, and nothing to start.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    # One in a process that is itself one of several.
+    with ThreadPoolExecutor(1 if parent_process() else os.cpu_count()) as pool:
         vectors = list(pool.map(function, (np.asarray(waveform, np.float32) for waveform in waveforms)))
     return [np.nan_to_num(vector, nan=0.0, posinf=0.0, neginf=0.0)[None] for vector in vectors]
 

@@ -14,6 +14,7 @@ from datamodules.features import Feature, FeatureError, Modality
 
 class _Spectral(Feature):
     standardise = True
+    processes = True
 
     @property
     def modality(self) -> Modality:

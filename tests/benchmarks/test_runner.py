@@ -415,3 +415,19 @@ def test_a_step_of_dialogues_sees_as_many_utterances_as_a_step_of_utterances(
     methods = (MethodSpec(method="audio_only"), MethodSpec(method="bc_lstm"))
     jobs = expand(suite.model_copy(update={"methods": methods, "seeds": (0,), "track": track}))
     assert [items_per_batch(job) for job in jobs] == expected
+
+
+def test_comet_beside_the_text_and_its_absence(suite: Suite, tmp_path: Path, tiny_bert: str, tiny_comet: str) -> None:
+    """HBAF reads the relations from the text feature's last columns; without them the result says what stands in their place."""
+    small = {"hidden": 8, "filters": 4, "layers": 1, "heads": 2}
+    methods = [{"method": "hbaf", "options": {**small, "commonsense": kind, "comet_dim": 16}} for kind in ("comet", "learnt")]
+    states = f"hidden_states(checkpoint={tiny_bert!r}, pool='first')"
+    changes = {"methods": methods, "seeds": 1, "training": FAST, "audio": "egemaps"}
+    suite = Suite(**{**suite.model_dump(), **changes, "text": f"{states} + comet(checkpoint={tiny_comet!r})"})
+    outcomes = bench(suite, tmp_path / "runs")
+    results = [json.loads((outcome.folder / "result.json").read_text()) for outcome in outcomes]
+    flag = "hbaf: learnt vectors, the same for all utterances, stand in place of COMET's relations"
+    assert [flag in result["caveats"] for result in results] == [False, True]
+    parts = results[0]["spec"]["text"]["parts"]
+    assert [part["name"] for part in parts] == ["hidden_states", "comet"]
+    assert tiny_comet not in json.dumps(parts), "the checkpoint's content counts, not its path"

@@ -1,5 +1,6 @@
 """Features against slow plain versions from their formulas, and against direct calls of the encoders."""
 
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -10,9 +11,9 @@ import pytest
 import torch
 import transformers
 
-from datamodules.features import FeatureError, list_features, parse_feature
+from datamodules.features import FeatureError, list_features, parse_feature, transformer
 from datamodules.features.spectral import MFCC, LogMel, LogSpectrogram
-from datamodules.features.transformer import CheckpointError, HiddenStates, TokenIds, checkpoint_identity
+from datamodules.features.transformer import CheckpointError, Comet, HiddenStates, TokenIds, checkpoint_identity
 from datamodules.problems import UnknownNameError
 from datamodules.store import FeatureStore
 
@@ -130,6 +131,10 @@ def test_silence_is_finite() -> None:
         "librosa_statistics(n_mfcc=13, f0_max=400.0)",
         "token_ids",
         "waveform",
+        "tfidf(max_features=100, ngrams=1)",
+        "word_ids(size=9)",
+        "comet(relations=('xReact', 'oReact'), state='encoder')",
+        "hidden_states(pool='mean') + tfidf",
     ],
 )
 def test_parsing_reads_what_printing_writes(text: str) -> None:
@@ -186,6 +191,10 @@ def test_what_is_no_feature(text: str) -> None:
         ("hidden_states(layers=())", "layers is empty"),
         ("hidden_states(combine='sum')", "combine is 'sum'; it must be 'mean' or 'concat'"),
         ("hidden_states(pool='max')", "pool is 'max'; it must be 'none', 'first' or 'mean'"),
+        ("hidden_states(precision='fp16')", "precision is 'fp16'; it must be '32-true' or 'bf16-mixed'"),
+        ("comet(relations=())", "must name some of xIntent, xNeed"),
+        ("comet(relations=('xJoy',))", r"relations is \('xJoy',\); it must name some of"),
+        ("comet(state='last')", "state is 'last'; it must be 'decoder' or 'encoder'"),
         ("mfcc(n='40')", "n is '40'; it must be of the kind of its default, 40"),
         ("mfcc(n=40.5)", r"n is 40\.5; it must be of the kind of its default, 40"),
         ("hidden_states(layers=-1)", r"layers is -1; it must be of the kind of its default, \(-1,\)"),
@@ -201,6 +210,15 @@ def test_every_feature_is_found_by_its_name() -> None:
     assert {"compare2016", "egemaps", "librosa_statistics"} <= set(list_features())
     for name, feature in list_features().items():
         assert parse_feature(name) == feature()
+
+
+def test_the_page_names_every_feature_with_its_defaults() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "features.md").read_text()
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    assert set(rows) == set(list_features())
+    for name, feature in list_features().items():
+        defaults = ", ".join(f"{field.name}={field.default!r}" for field in dataclasses.fields(feature))
+        assert rows[name].split("|")[3].strip(" `") == defaults
 
 
 def direct(checkpoint: str, text: str, layers: tuple[int, ...]) -> tuple[np.ndarray, list[int]]:
@@ -382,3 +400,117 @@ def test_deltas_are_the_regression_over_five_frames() -> None:
     np.testing.assert_allclose(both, np.concatenate(expected, axis=1), atol=1e-3)
     with pytest.raises(FeatureError, match="deltas is 3; it must be 0, 1 or 2"):
         parse_feature("mfcc(deltas=3)")
+
+
+@pytest.fixture(scope="module")
+def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A GPT-2 of a few thousand random weights whose tokenizer, as the original's, has neither padding nor special tokens."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny-gpt2"
+    words = Tokenizer(models.WordLevel({"<|endoftext|>": 0, "hate": 1, "bus": 2, "the": 3}, unk_token="<|endoftext|>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokens = transformers.PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<|endoftext|>", eos_token="<|endoftext|>")
+    tokens.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(vocab_size=4, n_embd=16, n_layer=2, n_head=2, n_positions=32)
+    transformers.GPT2Model(config).save_pretrained(folder)
+    return str(folder)
+
+
+def test_hidden_states_without_a_padding_token(tiny_gpt2: str) -> None:
+    """What fills a batch up changes nothing, and a text without any token is one end of text."""
+    feature = HiddenStates(tiny_gpt2)
+    texts = ["hate the bus", "bus", "", "the bus the bus the bus"]
+    found = feature.extract(texts)
+    assert [len(array) for array in found] == [3, 1, 1, 6]
+    for array, text in zip(found, ["hate the bus", "bus", "<|endoftext|>", texts[3]], strict=True):
+        np.testing.assert_allclose(array, direct(tiny_gpt2, text, (-1,))[0], atol=1e-4)
+    assert TokenIds(tiny_gpt2).extract([""])[0].tolist() == [[0]]
+
+
+@pytest.fixture(scope="module")
+def speech(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A speech encoder by name, of a few thousand random weights."""
+    if request.param in {"tiny_speech", "tiny_large_speech", "tiny_whisper"}:
+        return request.getfixturevalue(request.param)
+    folder = tmp_path_factory.mktemp("speech") / request.param
+    config, model = {
+        "hubert": (transformers.HubertConfig, transformers.HubertModel),
+        "wavlm": (transformers.WavLMConfig, transformers.WavLMModel),
+    }[request.param]
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "conv_dim": (8,) * 7}
+    model(config(num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, **sizes)).save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("speech", ["tiny_speech", "tiny_large_speech", "tiny_whisper", "hubert", "wavlm"], indirect=True)
+def test_waveforms_that_share_a_batch(speech: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a card: each waveform's states are those it has by itself, whatever the lengths of its neighbours."""
+    waves = [waveform(s, n) for n, s in enumerate((0.01, 0.3, 0.31, 0.9, 0.9, 0.55))]
+    feature = HiddenStates(speech, (0, 1, -1), "concat")
+    alone = [feature.extract([wave])[0] for wave in waves]
+    sizes: list[int] = []
+    run = HiddenStates._run
+    monkeypatch.setattr(
+        HiddenStates, "_run", lambda self, inputs: sizes.append(len(next(iter(inputs.values())))) or run(self, inputs)
+    )
+    monkeypatch.setattr(HiddenStates, "_together", lambda self: 4 * RATE)
+    together = feature.extract(waves)
+    assert sizes == [4, 2]
+    for array, expected in zip(together, alone, strict=True):
+        assert array.shape == expected.shape
+        np.testing.assert_allclose(array, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "together", "expected"),
+    [
+        ([], 10, []),
+        ([3, 4, 5], 0, [(0, 1), (1, 2), (2, 3)]),
+        ([1, 2, 3, 4, 9, 20, 1], 10, [(0, 3), (3, 4), (4, 5), (5, 6), (6, 7)]),
+        ([5, 1, 1], 15, [(0, 3)]),
+    ],
+)
+def test_batches_count_their_padding(lengths: list[int], together: int, expected: list[tuple[int, int]]) -> None:
+    assert [(part.start, part.stop) for part in transformer._batches(lengths, together)] == expected
+
+
+def test_bfloat16_is_another_feature(tiny_bert: str) -> None:
+    """Near the states in float32, not them: under a key of its own, while the default keeps that of older versions."""
+    exact, fast = HiddenStates(tiny_bert), HiddenStates(tiny_bert, precision="bf16-mixed")
+    assert "precision" not in exact.identity()
+    assert fast.identity() == {**exact.identity(), "precision": "bf16-mixed"}
+    for one, other in zip(exact.extract(TEXTS), fast.extract(TEXTS), strict=True):
+        assert 0 < np.abs(one - other).max() < 0.05
+
+
+@pytest.mark.parametrize("state", ["decoder", "encoder"])
+def test_comet(tiny_comet: str, state: str) -> None:
+    """Each sentence and relation asked by itself: the first relation's numbers first, the mean over an utterance's sentences."""
+    feature = Comet(tiny_comet, ("xReact", "xIntent"), state)
+    assert (feature.modality, feature.dim) == ("text", 32)
+    model = transformers.BartForConditionalGeneration.from_pretrained(tiny_comet).eval()
+    tokens = transformers.AutoTokenizer.from_pretrained(tiny_comet)
+
+    def ask(sentence: str, relation: str) -> np.ndarray:
+        ids = tokens(f"{sentence} {relation} [GEN]", return_tensors="pt").input_ids
+        with torch.no_grad():
+            out = model(input_ids=ids, decoder_input_ids=torch.tensor([[3]]), output_hidden_states=True)
+        states = out.encoder_last_hidden_state if state == "encoder" else out.decoder_hidden_states[-1]
+        return states[0].mean(0).numpy()
+
+    utterances = {"the bus": ["the bus"], "hate the bus. lovely day!  day": ["hate the bus.", "lovely day!", "day"], "": [""]}
+    found = FeatureStore().get(feature, list(utterances))
+    for array, sentences in zip(found, utterances.values(), strict=True):
+        expected = [np.mean([ask(s, relation) for s in sentences], axis=0) for relation in ("xReact", "xIntent")]
+        assert array.shape == (1, 32)
+        np.testing.assert_allclose(array[0], np.concatenate(expected), atol=2e-3)
+    assert np.abs(found[0][0, :16] - found[0][0, 16:]).max() > 0.01, "a relation matters"
+
+
+def test_comet_needs_a_decoder(tiny_bert: str) -> None:
+    with pytest.raises(FeatureError, match="is no encoder with a decoder; name a BART or T5 tuned on ATOMIC"):
+        _ = Comet(tiny_bert).dim

@@ -8,17 +8,22 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 from toy_feature import Toy, clips, read_in_turn
 
+from datamodules import store
 from datamodules.audio import Clip
+from datamodules.features import parse_feature
 from datamodules.store import RECORD, FeatureStore, StoreError, UnreadableInputsError
 
 HERE = Path(__file__).parent
@@ -416,3 +421,70 @@ def test_pickled_after_use(tmp_path: Path, sounds: Path) -> None:
 def test_default_folder_is_the_cache(sounds: Path, cache: Path) -> None:
     FeatureStore().get(Toy(), clips(sounds))
     assert len(index(cache / "features")) == FILES
+
+
+def test_several_processes_give_the_same_bytes(tmp_path: Path, sounds: Path) -> None:
+    """In the same order; what can't be read is named as by one process."""
+    for number in range(30):
+        soundfile.write(sounds / f"more{number}.wav", np.random.default_rng(number).uniform(-0.5, 0.5, 3000 + number), 16_000)
+    broken = sounds / "05.wav"
+    soundfile.write(broken, np.full(100, np.nan), 16_000, subtype="FLOAT")
+    feature, stores = parse_feature("logmel(n=8)"), [FeatureStore(tmp_path / str(n), processes=n) for n in (1, 2)]
+    failures = []
+    for one_store in stores:
+        with pytest.raises(UnreadableInputsError) as caught:
+            one_store.get(feature, clips(sounds))
+        failures.append({position: str(error) for position, error in caught.value.failures.items()})
+    assert failures[0] == failures[1]
+    assert [clips(sounds)[position].path for position in failures[0]] == [broken]
+    broken.unlink()
+    one, two = ((each.root / f"logmel-{feature.key}" / "data.bin").read_bytes() for each in stores)
+    assert one == two
+    assert len(one) == 2 * 8 * stores[1].get(feature, clips(sounds)).lengths.sum()
+
+
+@dataclass(frozen=True)
+class Deadly(Toy):
+    """Kills whatever process computes it."""
+
+    name = "deadly"
+    processes = True
+
+    def extract(self, inputs: Sequence[Any]) -> list[np.ndarray]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+
+def test_a_killed_process_is_an_error_with_a_remedy(tmp_path: Path, sounds: Path) -> None:
+    with pytest.raises(StoreError, match=r"a process that computed features was killed.*fewer processes"):
+        FeatureStore(tmp_path, processes=2).get(Deadly(), clips(sounds))
+
+
+def test_features_that_keep_something_stay_in_one_process(tmp_path: Path, sounds: Path, extracted: list[int]) -> None:
+    FeatureStore(tmp_path, processes=2).get(Toy(), clips(sounds))
+    assert sum(extracted) == FILES
+
+
+def test_one_chunk_is_decoded_ahead_and_no_more(tmp_path: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the memory doesn't grow with the corpus."""
+    decoded: list[Path] = []
+    seen = []
+    load, extract = store.load_clip, Toy.extract
+
+    def watched(clip: Clip, rate: int) -> np.ndarray:
+        decoded.append(clip.path)
+        return load(clip, rate)
+
+    def slow(self: Toy, inputs: Sequence[Any]) -> list[np.ndarray]:
+        deadline = time.monotonic() + 5
+        expected = min(FILES, 4 * (len(seen) + 2))
+        while len(decoded) < expected and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        seen.append(len(decoded))
+        return extract(self, inputs)
+
+    monkeypatch.setattr(store, "load_clip", watched)
+    monkeypatch.setattr(Toy, "extract", slow)
+    FeatureStore(tmp_path).get(Toy(), clips(sounds))
+    assert seen == [8, 11, 11]

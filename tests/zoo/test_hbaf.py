@@ -78,17 +78,19 @@ def feed_forward(block: nn.Module, x: Tensor) -> Tensor:
 
 
 def utterances(method: HBAF, batch: Batch, b: int, name: str) -> list[Tensor]:
-    """The pooled vectors of one modality, standardised; zeros where it is absent."""
+    """The pooled vectors of one modality, standardised; zeros where it is absent. COMET's are the last columns of the text."""
+    columns = 6 - 3 * method.text_context.comet_dim if method.text_context is not None else 6
     values, mask, norm = {
         "audio": lambda: (batch.audio, batch.audio_mask, method.audio_context.norm),
-        "text": lambda: (batch.text, batch.text_mask, method.text_context.norm),
+        "text": lambda: (batch.text[..., :columns], batch.text_mask, method.text_context.norm),
+        "comet": lambda: (batch.text[..., columns:], batch.text_mask, method.text_context.comet_norm),
     }[name]()
     found = []
     for n in range(LENGTHS[b]):
         rows = values[b, n, mask[b, n]]
         if not len(rows):
             found.append(torch.zeros_like(norm.weight))
-        elif name == "text":
+        elif name != "audio":
             found.append(batch_norm(norm, rows.mean(0)))
         else:
             steps = rows[1:] - rows[:-1] if len(rows) > 1 else torch.zeros_like(rows)
@@ -140,7 +142,7 @@ def gru(layer: nn.GRU, x: list[Tensor]) -> list[Tensor]:
     return found
 
 
-def slow_text_context(method: HBAF, x: list[Tensor], present: list[bool]) -> list[Tensor]:
+def slow_text_context(method: HBAF, x: list[Tensor], present: list[bool], comet: list[Tensor]) -> list[Tensor]:
     """Equations (1) to (6) in the wiring that the method was built with."""
     network = method.text_context
     nothing = torch.zeros(H, dtype=torch.float64)
@@ -155,15 +157,20 @@ def slow_text_context(method: HBAF, x: list[Tensor], present: list[bool]) -> lis
         alpha = [torch.exp(one) / sum(torch.exp(other) for other in u) for one in u]  # (2)
         contexts.append(sum(a * r[i] for a, i in zip(alpha, past, strict=True)))  # (3)
     relations = network.relations if network.relations is not None else [torch.zeros(0, dtype=torch.float64)] * 3
-    react, effect, intent = relations
+    react, effect, intent = ([relation] * len(r) for relation in relations)
+    if comet:
+        react, effect, intent = (
+            [linear(layer, v.chunk(3)[k]) if there else nothing for v, there in zip(comet, present, strict=True)]
+            for k, layer in enumerate(network.comet)
+        )
     if network.wiring == "cosmic":
-        e = gru(network.external, [torch.cat([own, react, c]) for own, c in zip(r, contexts, strict=True)])
-        q = gru(network.internal, [torch.cat([effect, c]) for c in contexts])
-        p = gru(network.purpose, [torch.cat([intent, inner]) for inner in q])
+        e = gru(network.external, [torch.cat(three) for three in zip(r, react, contexts, strict=True)])
+        q = gru(network.internal, [torch.cat(two) for two in zip(effect, contexts, strict=True)])
+        p = gru(network.purpose, [torch.cat(two) for two in zip(intent, q, strict=True)])
     else:
-        e = gru(network.external, [torch.cat([react, c]) for c in contexts])  # (4)
-        q = gru(network.internal, [torch.cat([effect, c]) for c in contexts])  # (5)
-        p = gru(network.purpose, [torch.cat([intent, c]) for c in contexts])  # (6)
+        e = gru(network.external, [torch.cat(two) for two in zip(react, contexts, strict=True)])  # (4)
+        q = gru(network.internal, [torch.cat(two) for two in zip(effect, contexts, strict=True)])  # (5)
+        p = gru(network.purpose, [torch.cat(two) for two in zip(intent, contexts, strict=True)])  # (6)
     found = [linear(network.out, torch.cat(states)) for states in zip(e, q, p, strict=True)]
     return [state + own for state, own in zip(found, r, strict=True)] if network.residual else found
 
@@ -208,6 +215,8 @@ def slow_fusion(method: HBAF, states: dict[str, list[Tensor]], present: dict[str
         {"text_context": "literal"},
         {"text_context": "literal", "commonsense": "none"},
         {"commonsense": "none", "text_residual": True},
+        {"commonsense": "comet", "comet_dim": 1},
+        {"commonsense": "comet", "comet_dim": 1, "text_context": "literal"},
         {"cross_stream": "mult"},
         {"shared_projections": False},
         {"shared_projections": False, "cross_stream": "mult", "layers": 1, "lstm_layers": 1, "expansion": 3},
@@ -220,7 +229,12 @@ def test_forward_is_the_paper(batch: Batch, options: dict[str, object]) -> None:
         present = {"audio": batch.present[b, :count, AUDIO].tolist(), "text": batch.present[b, :count, TEXT].tolist()}
         states = {
             "audio": slow_audio_context(method, utterances(method, batch, b, "audio")),
-            "text": slow_text_context(method, utterances(method, batch, b, "text"), present["text"]),
+            "text": slow_text_context(
+                method,
+                utterances(method, batch, b, "text"),
+                present["text"],
+                utterances(method, batch, b, "comet") if method.text_context.comet_dim else [],
+            ),
         }
         h = slow_fusion(method, states, present)
         fused = torch.stack([torch.cat(pair) for pair in zip(h["audio"], h["text"], strict=True)])
@@ -365,6 +379,8 @@ OPTIONS: list[dict[str, object]] = [
     *(dict(variant.options) for variant in get_method("hbaf").ablations.values()),
     {"text_context": "literal"},
     {"commonsense": "none", "text_residual": True},
+    {"commonsense": "comet", "comet_dim": 1},
+    {"commonsense": "comet", "comet_dim": 1, "text_context": "none"},
     {"shared_projections": False, "projection": "all", "cross_stream": "mult"},
     {"inputs": "audio", "bimodal_attention": False, "audio_context": False},
     {"inputs": "text", "residual": False, "text_context": "none"},
@@ -468,12 +484,25 @@ def test_options_change_the_number_of_parameters_as_they_say() -> None:
     assert count(cross_stream="mult") == count(double_positive=True) == count(text_residual=True) == full
 
 
+def test_results_say_where_comet_is_absent() -> None:
+    """Not where it is there, was left out by name, or would not be read."""
+    assert build().caveats == ("hbaf: learnt vectors, the same for all utterances, stand in place of COMET's relations",)
+    for options in (
+        {"commonsense": "comet", "comet_dim": 1},
+        {"commonsense": "none"},
+        {"inputs": "audio"},
+        {"text_context": "none"},
+    ):
+        assert build(**options).caveats == ()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"inputs": "video"}, "hbaf: inputs is 'video'; it must be one of 'both', 'audio', 'text'"),
         ({"text_context": "comet"}, "'cosmic', 'literal', 'none'"),
-        ({"commonsense": "comet"}, "'learnt', 'none'"),
+        ({"commonsense": "atomic"}, "'learnt', 'comet', 'none'"),
+        ({"commonsense": "comet"}, r"can't end in three relations of width comet_dim=1024"),
         ({"cross_stream": "both"}, "'paper', 'mult'"),
         ({"projection": "none"}, "'fused', 'all'"),
         ({"hidden": 7}, "even"),
