@@ -46,6 +46,7 @@ class DBMM(FusionModule):
     weight: Tensor  # of the modalities, (2,)
 
     family = "late"
+    tasks = ("multiclass",)  # both layers tell exclusive classes apart
     paper = "Faria, Weinberg and Ayrosa, Applied Sciences 14(15), 2024, 6631"
     # Its acoustic features are MFCC and chroma among others, its text classifiers are built on BERT; the training is not published.
     published = Published("mfcc(n=40)", "hidden_states(checkpoint='bert-base-uncased')", Training())
