@@ -10,6 +10,7 @@ from benchmarks.spec import MethodSpec, Suite, SuiteError
 from zoo import get_method, list_methods
 
 _METRICS = {"WAR": "war", "UAR": "uar", "macro F1": "macro_f1", "weighted F1": "weighted_f1"}
+_MULTILABEL = {"mean weighted accuracy": "mean_weighted_accuracy", "mean weighted F1": "mean_weighted_f1"}
 
 
 def ablation_methods(method: str) -> list[str]:
@@ -58,11 +59,14 @@ def ablation_table(method: str, out: Path, runs: Mapping[str, str]) -> str:
     table = board.table.set_index("variant")
     ablations = {name: row for name, row in get_method(method).ablations.items() if name in table.index}
     table = table.loc[list(ablations)]
-    full = table["uar_mean"].get(_full_row(method), float("nan"))
+    metrics = _METRICS if "uar_mean" in table else _MULTILABEL
+    gain = "UAR" if "uar_mean" in table else "mean weighted accuracy"
+    means = table[f"{metrics[gain]}_mean"]
+    full = means.get(_full_row(method), float("nan"))
     columns = {"variant": list(ablations), "runs": [str(n) for n in table["runs"]]}
-    for title, metric in _METRICS.items():
+    for title, metric in metrics.items():
         columns[title] = percentages(table, metric)
-    columns["Δ UAR"] = ["–" if pd.isna(full) else f"{100 * (mean - full):+.1f}" for mean in table["uar_mean"]]
+    columns[f"Δ {gain}"] = ["–" if pd.isna(full) else f"{100 * (mean - full):+.1f}" for mean in means]
     columns["parameters"] = [f"{count:,.0f}" for count in table["parameters"]]
     for title in dict.fromkeys(key for row in ablations.values() for key in row.reported):
         columns[f"paper's {title}"] = [f"{row.reported[title]:.2f}" if title in row.reported else "–" for row in ablations.values()]

@@ -5,18 +5,30 @@ else is another table, with its own caption.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from benchmarks.results import COSTS, METRICS, ResultError, read_failures, read_results
+from benchmarks.results import CLASS_METRICS, COSTS, METRICS, MULTILABEL_METRICS, ResultError, read_failures, read_results
 
 KEYS = ["method", "variant", "track", "corpus", "protocol"]
-_TITLES = {"war": "WAR", "uar": "UAR", "macro_f1": "macro F1", "weighted_f1": "weighted F1", "ece": "ECE"}
+_TITLES = {"war": "WAR", "uar": "UAR", "macro_f1": "macro F1", "weighted_f1": "weighted F1", "ece": "ECE"} | {
+    "mean_weighted_accuracy": "mean weighted accuracy",
+    "mean_weighted_f1": "mean weighted F1",
+    "mean_roc_auc": "mean ROC-AUC",
+}
+_BY_CLASS = {
+    "recall_": "Recall by class (%)",
+    "weighted_accuracy_class=": "Weighted accuracy, (TPR + TNR) / 2, by class (%)",
+    "weighted_f1_class=": "Weighted F1 of the binary task by class (%)",
+    "roc_auc_class=": "ROC-AUC by class (%)",
+}
+"""How the columns of a table by class begin, and what stands above it."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +40,14 @@ class Leaderboard:
             ``<metric>_std`` (sample deviation over folds and seeds), costs, ``coverage``, accuracy by slice, recall by class,
             ``audio``, ``text``, ``training``, ``precision`` and ``max_seconds``.
         captions: What is common to all rows of a condition, by its number in the column ``condition``.
+        baselines: Of a multi-label condition, the scores of classifiers that look at nothing, in columns of ``table``.
         failed: How many runs are recorded as failed.
     """
 
     table: pd.DataFrame
     captions: dict[int, list[str]]
     failed: int
+    baselines: dict[int, pd.DataFrame] = field(default_factory=dict)
 
     def to_csv(self) -> str:
         """The table with full precision."""
@@ -44,8 +58,9 @@ class Leaderboard:
         parts = []
         for condition, rows in self.table.groupby("condition", sort=True):
             caption, *caveats = self.captions[int(str(condition))]
+            baselines = self.baselines.get(int(str(condition)), pd.DataFrame())
             parts.append(f"**{caption}**")
-            parts.append(pipe_table(_score_columns(rows)))
+            parts.append(pipe_table(_beside(_score_columns(rows), baselines, {_TITLES[m]: f"{m}_mean" for m in _metrics(rows)})))
             slices = [
                 c for c in rows.columns if c.startswith("war_") and c not in {"war_mean", "war_std"} and rows[c].notna().any()
             ]
@@ -53,12 +68,11 @@ class Leaderboard:
                 name = slices[0].removeprefix("war_").split("=")[0]
                 parts.append(f"Accuracy (WAR, %) by {name}:")
                 parts.append(pipe_table(_names(rows) | {_slice_title(c): [f"{100 * v:.1f}" for v in rows[c]] for c in slices}))
-            recalls = [c for c in rows.columns if c.startswith("recall_") and rows[c].notna().any()]
-            parts.append("Recall by class (%):")
-            titles = {c: c.removeprefix("recall_") for c in recalls}
-            parts.append(
-                pipe_table(_names(rows) | {titles[c]: ["–" if pd.isna(v) else f"{100 * v:.1f}" for v in rows[c]] for c in recalls})
-            )
+            for start, heading in _BY_CLASS.items():
+                shown = {c.removeprefix(start): c for c in rows.columns if c.startswith(start) and rows[c].notna().any()}
+                if shown:
+                    cells = {label: [_percent(value) for value in rows[column]] for label, column in shown.items()}
+                    parts += [f"{heading}:", pipe_table(_beside(_names(rows) | cells, baselines, shown))]
             parts += ["\n".join(f"- {line}" for line in caveats)] if caveats else []
         if self.failed:
             parts.append(f"{self.failed} runs failed; their errors are in the folder `failed`.")
@@ -94,12 +108,15 @@ def read_leaderboard(out: Path | str, only: Mapping[str, str] | None = None) -> 
     newest = frame.sort_values("finished", kind="stable").groupby(["_condition", "method", "_options"])["variant"]
     frame["variant"] = newest.transform("last")
     grouped = frame.groupby(["_condition", *KEYS, "_options"], sort=False, dropna=False)
-    measured = [c for c in frame.columns if c.startswith(("war_", "recall_")) or c in (*METRICS, *COSTS, "coverage")]
-    mean, deviation, runs_per_row = grouped[measured].mean(), grouped[list(METRICS)].std(), grouped.size()
+    metrics = [metric for metric in (*METRICS, *MULTILABEL_METRICS) if frame[metric].notna().any()]
+    broken_down = [c for c in frame.columns if c.startswith(("war_", "recall_")) or "_class=" in c]
+    measured = [*metrics, *(c for c in (*COSTS, "coverage") if c in frame), *broken_down]
+    mean, deviation, runs_per_row = grouped[measured].mean(), grouped[metrics].std(), grouped.size()
     table = pd.DataFrame({"runs": runs_per_row})
-    for metric in METRICS:
-        table[f"{metric}_mean"], table[f"{metric}_std"] = mean[metric], deviation[metric].fillna(0.0)
-    rest = [c for c in (*COSTS, "coverage") if c in mean] + [c for c in measured if c.startswith(("war_", "recall_"))]
+    for metric in metrics:
+        table[f"{metric}_mean"] = mean[metric]
+        table[f"{metric}_std"] = deviation[metric].fillna(0.0).where(mean[metric].notna())
+    rest = [c for c in measured if c not in metrics]
     table = (
         table.join(mean[rest])
         .join(grouped[["audio", "text", "training", "precision", "max_seconds", "headline"]].first())
@@ -110,7 +127,8 @@ def read_leaderboard(out: Path | str, only: Mapping[str, str] | None = None) -> 
     table = table.sort_values(["condition", "_score", "method", "variant"], ascending=[True, False, True, True])
     finished = set(frame[identity].itertuples(index=False, name=None))
     failed = sum(_identity(spec) not in finished for name, spec in read_failures(out) if only is None or name in only)
-    return Leaderboard(table.drop(columns=["_score", "_options", "headline"]).reset_index(drop=True), captions, failed)
+    baselines = {numbers[str(condition)]: _baselines(rows) for condition, rows in frame.groupby("_condition")}
+    return Leaderboard(table.drop(columns=["_score", "_options", "headline"]).reset_index(drop=True), captions, failed, baselines)
 
 
 def _row(spec: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
@@ -122,11 +140,11 @@ def _row(spec: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         "seed": spec["seed"],
         "_condition": _condition(spec),
         "_options": json.dumps(spec["options"], sort_keys=True),
-        **{metric: result["scores"][metric] for metric in METRICS},
+        **_metric_values(result["scores"]),
         **{cost: result["costs"][cost] for cost in COSTS},
         "coverage": utterances["usable"] / utterances["named"],
         **{f"war_{name}={value}": war for name, values in result["slices"].items() for value, war in values.items()},
-        **{f"recall_{label}": recall for label, recall in result["scores"]["recall"].items()},
+        "_baselines": {name: _metric_values(scores) for name, scores in result.get("baselines", {}).items()},
         "audio": result["features"]["audio"] + _fine_tuned(spec, "audio"),
         "text": result["features"]["text"] + _fine_tuned(spec, "text"),
         "_fine_tuned": "".join(f", {m}{tuned}" for m in ("audio", "text") if (tuned := _fine_tuned(spec, m))),
@@ -140,6 +158,45 @@ def _row(spec: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         "_utterances": utterances,
         "_caveats": result["caveats"],
     }
+
+
+def _metric_values(scores: dict[str, Any]) -> dict[str, float]:
+    """A result's scores in columns, as a whole and by class; not a number for those of the other task."""
+    by_class = scores.get("per_class", {}).items()
+    values = {
+        **{metric: scores.get(metric) for metric in (*METRICS, *MULTILABEL_METRICS)},
+        **{f"recall_{label}": recall for label, recall in scores.get("recall", {}).items()},
+        **{f"{metric}_class={label}": of_class[metric] for label, of_class in by_class for metric in CLASS_METRICS},
+    }
+    return {name: math.nan if value is None else value for name, value in values.items()}
+
+
+def _baselines(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per baseline, the mean over folds: ``method`` and columns as of `Leaderboard.table`."""
+    found = [{"method": name, **values} for of_run in rows.drop_duplicates("fold")["_baselines"] for name, values in of_run.items()]
+    if not found:
+        return pd.DataFrame()
+    means = pd.DataFrame(found).groupby("method", sort=False).mean()
+    return means.rename(columns={metric: f"{metric}_mean" for metric in MULTILABEL_METRICS}).reset_index()
+
+
+def _beside(columns: dict[str, list[str]], baselines: pd.DataFrame, shown: Mapping[str, str]) -> dict[str, list[str]]:
+    """A table with a row below for each baseline, which has figures only in ``shown``: title -> column."""
+    rows = [
+        {title: _percent(row[column]) for title, column in shown.items()} | {"method": row["method"]}
+        for _, row in baselines.iterrows()
+    ]
+    return {title: cells + [row.get(title, "–") for row in rows] for title, cells in columns.items()}
+
+
+def _percent(value: float) -> str:
+    return "–" if pd.isna(value) else f"{100 * value:.1f}"
+
+
+def _metrics(rows: pd.DataFrame) -> list[str]:
+    """The metrics of a condition's task, in the order of reading."""
+    order = ("uar", "war", "macro_f1", "weighted_f1", "ece", *MULTILABEL_METRICS)
+    return [metric for metric in order if f"{metric}_mean" in rows and rows[f"{metric}_mean"].notna().any()]
 
 
 def _fine_tuned(spec: dict[str, Any], modality: str) -> str:
@@ -194,7 +251,7 @@ def _names(rows: pd.DataFrame) -> dict[str, list[str]]:
 
 def _score_columns(rows: pd.DataFrame) -> dict[str, list[str]]:
     columns = _names(rows) | {"runs": [str(n) for n in rows["runs"]]}
-    for metric in ("uar", "war", "macro_f1", "weighted_f1", "ece"):
+    for metric in _metrics(rows):
         columns[_TITLES[metric]] = percentages(rows, metric)
     return columns | {
         "parameters": [f"{n / 1e6:.2f} M" if n >= 1e5 else f"{n / 1e3:.1f} k" for n in rows["parameters"]],

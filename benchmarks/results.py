@@ -21,6 +21,9 @@ import pandas as pd
 import yaml
 
 METRICS = ("war", "uar", "macro_f1", "weighted_f1", "ece")
+MULTILABEL_METRICS = ("mean_weighted_accuracy", "mean_weighted_f1", "mean_roc_auc")
+"""Of a multi-label task, instead: means over the classes of the following."""
+CLASS_METRICS = ("weighted_accuracy", "weighted_f1", "roc_auc")
 COSTS = ("parameters", "train_seconds", "train_utterances_per_second", "test_utterances_per_second", "peak_memory_mib")
 
 

@@ -26,21 +26,23 @@ import torch
 from filelock import FileLock, Timeout
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from torchmetrics.functional.classification import multilabel_confusion_matrix
 
 from benchmarks import results
 from benchmarks.cost import CostMeter, parameter_counts
 from benchmarks.plots import confusion_figure
 from benchmarks.spec import MethodSpec, RunSpec, Suite, SuiteError, code_version
+from datamodules.batch import Task, encode_labels
 from datamodules.corpora import open_corpus
 from datamodules.emotion import EmotionDataModule, Utterances, load_utterances
 from datamodules.features import Feature, FeatureError, parse_feature
 from datamodules.features.transformer import HiddenStates
 from datamodules.problems import UnknownNameError
-from datamodules.protocols import Plan, apply_protocol
+from datamodules.protocols import Plan, apply_protocol, protocol_task
 from datamodules.store import FeatureStore
 from datamodules.workers import worker_pool
-from zoo import create, get_method
-from zoo.base import FusionModule, Training, score_metrics
+from zoo import create, get_method, list_methods
+from zoo.base import ClassROCAUC, FusionModule, Training, score_metrics, weighted_accuracies, weighted_f1s
 from zoo.nn.pretrained import Encoder, PretrainedEncoder, encoder_input
 
 log = logging.getLogger(__name__)
@@ -87,9 +89,10 @@ def expand(suite: Suite, precision: str = "auto", store: FeatureStore | None = N
     Raises:
         BadInputError: If the corpus has bad rows and the suite doesn't skip them.
         ProtocolError: If the corpus can't be split as asked.
-        SuiteError: If an encoder is to be trained that a feature doesn't have.
+        SuiteError: If an encoder is to be trained that a feature doesn't have, or a method can't be trained for the task.
     """
     corpus = open_corpus(suite.corpus, suite.root, suite.encoding)
+    _refuse_task(suite, protocol_task(suite.protocol, corpus.name))
     # What isn't used must not tell runs apart.
     audio_encoder, text_encoder = (e if e.trains else Encoder() for e in (suite.audio_encoder, suite.text_encoder))
 
@@ -132,6 +135,16 @@ def expand(suite: Suite, precision: str = "auto", store: FeatureStore | None = N
                 )
                 jobs.append(Job(spec, utterances, plan, audio, text))
     return jobs
+
+
+def _refuse_task(suite: Suite, task: Task) -> None:
+    """Refuse, before any feature is extracted, methods that can't be trained for the protocol's task."""
+    unfit = dict.fromkeys(entry.method for entry in suite.methods if task not in get_method(entry.method).tasks)
+    if unfit:
+        able = [name for name in list_methods() if task in get_method(name).tasks]
+        raise SuiteError(
+            f"the protocol's task is {task}, and {', '.join(unfit)} can't be trained for it; those that can: {', '.join(able)}"
+        )
 
 
 def _input(modality: str, feature: Feature, encoder: Encoder, entry: MethodSpec) -> Feature:
@@ -305,8 +318,10 @@ def _fit_and_test(job: Job, folder: Path, workers: int, epoch: Callable[[str], N
         items_per_batch(job),
         spec.seed,
         workers,
+        plan.task,
     )
     model = create(spec.method, audio_dim=job.audio.width, text_dim=job.text.width, num_classes=len(plan.classes), **spec.options)
+    model.use_task(plan.task)
     model.training_options = spec.training
     for modality, feature, settings in (("audio", job.audio, spec.audio_encoder), ("text", job.text, spec.text_encoder)):
         # A method that doesn't read a modality has no use for its encoder.
@@ -345,7 +360,9 @@ def _fit_and_test(job: Job, folder: Path, workers: int, epoch: Callable[[str], N
     total, trainable = parameter_counts(model)
     train, test = len(plan.folds[spec.fold].train), len(predictions)
     return {
-        "scores": scores(predictions, plan.classes),
+        "task": plan.task,
+        "scores": scores(predictions, plan.classes, plan.task),
+        "baselines": _baselines(predictions, job, data) if plan.task == "multilabel" else {},
         "slices": slice_scores(predictions, job.utterances.slices),
         "validation": {name.removeprefix("val/"): value for name, value in validation.items()},
         "epochs": epochs,
@@ -410,19 +427,35 @@ def _predictions(model: FusionModule, job: Job) -> pd.DataFrame:
     return pd.concat([facts, pd.DataFrame(probabilities, columns=columns)], axis=1)
 
 
-def scores(predictions: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
+def _baselines(predictions: pd.DataFrame, job: Job, data: EmotionDataModule) -> dict[str, dict[str, Any]]:
+    """Scores on the test split of two classifiers that look at nothing; high ones of the others mean little beside them."""
+    negatives, positives = data.class_counts.tolist()
+    majority = [float(more > less) for less, more in zip(negatives, positives, strict=True)]
+    found = {}
+    for name, probabilities in (("all negative", [0.0] * len(majority)), ("training majority", majority)):
+        constant = {f"p_{label}": p for label, p in zip(job.plan.classes, probabilities, strict=True)}
+        found[name] = scores(predictions.assign(**constant), job.plan.classes, "multilabel")
+    return found
+
+
+def scores(predictions: pd.DataFrame, classes: Sequence[str], task: Task = "multiclass") -> dict[str, Any]:
     """All scores of stored predictions.
 
     Args:
         predictions: As in ``predictions.parquet``.
         classes: Labels in the order of the probabilities.
+        task: Whether a label is one class, or the positive ones joined by ``+``.
 
     Returns:
         ``war``, ``uar``, ``macro_f1``, ``weighted_f1``, ``ece``; ``recall`` per class (None where the test split has none) and
-        ``confusion``, rows the truth, columns the prediction, in the order of ``classes``.
+        ``confusion``, rows the truth, columns the prediction, in the order of ``classes``. Of a multi-label task
+        ``mean_weighted_accuracy``, ``mean_weighted_f1``, ``mean_roc_auc``; ``per_class`` with ``weighted_accuracy``,
+        ``weighted_f1``, ``roc_auc`` (None without positives or without negatives) and ``positives``; and ``confusion`` (C, 2, 2).
     """
     probabilities = torch.from_numpy(predictions[[f"p_{label}" for label in classes]].to_numpy(copy=True))
-    labels = torch.tensor([list(classes).index(label) for label in predictions["label"]])
+    labels = torch.from_numpy(encode_labels(predictions["label"], classes, task))
+    if task == "multilabel":
+        return _multilabel_scores(probabilities, labels.long(), classes)
     confusion = torch.zeros(len(classes), len(classes), dtype=torch.long)
     confusion.index_put_((labels, probabilities.argmax(1)), torch.tensor(1), accumulate=True)
     support = confusion.sum(1)
@@ -434,6 +467,29 @@ def scores(predictions: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _multilabel_scores(probabilities: torch.Tensor, labels: torch.Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """`scores` of probabilities (n, C) and labels (n, C)."""
+    count = len(classes)
+    confusion = multilabel_confusion_matrix(probabilities, labels, count)
+    values = {
+        "weighted_accuracy": weighted_accuracies(confusion),
+        "weighted_f1": weighted_f1s(confusion),
+        "roc_auc": ClassROCAUC(count)(probabilities, labels),
+        "positives": labels.sum(0),
+    }
+    means = score_metrics(count, "multilabel")(probabilities, labels)
+    return {
+        **{name: _number(value) for name, value in means.items()},
+        "per_class": {label: {name: _number(of_all[n]) for name, of_all in values.items()} for n, label in enumerate(classes)},
+        "confusion": confusion.tolist(),
+    }
+
+
+def _number(value: torch.Tensor) -> float | int | None:
+    """A scalar as JSON has it: None for NaN."""
+    return None if value.isnan() else value.item()
+
+
 def slice_scores(predictions: pd.DataFrame, slices: Sequence[str]) -> dict[str, dict[str, float]]:
     """Accuracy (WAR) on the part of the test split that has each value of each slice column."""
     columns = [column for column in predictions.columns if column.startswith("p_")]
@@ -442,8 +498,12 @@ def slice_scores(predictions: pd.DataFrame, slices: Sequence[str]) -> dict[str, 
 
 
 def _log_confusion(logger: TensorBoardLogger, model: FusionModule, split: str, classes: Sequence[str]) -> None:
-    figure = confusion_figure(model.confusion.compute().cpu().numpy(), classes)
-    logger.experiment.add_figure(f"{split}/confusion", figure)
+    counts = model.confusion.compute().cpu().numpy()
+    if model.task == "multilabel":
+        for name, of_class in zip(classes, counts, strict=True):
+            logger.experiment.add_figure(f"{split}/confusion/{name}", confusion_figure(of_class, (f"not {name}", name)))
+    else:
+        logger.experiment.add_figure(f"{split}/confusion", confusion_figure(counts, classes))
 
 
 def environment(model: FusionModule) -> dict[str, Any]:

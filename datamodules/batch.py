@@ -1,15 +1,22 @@
 """Batch: what every method receives, and how it is made from arrays of unequal length."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from torch import Tensor
 
+Task = Literal["multiclass", "multilabel"]
+"""Whether an utterance has exactly one of the classes, or any number of them."""
+
 IGNORED = -100
 """Label of what the loss and the metrics skip: padding, and turns that are context only."""
+
+NO_LABEL = "none"
+"""A multi-label corpus's ``label`` where no class is positive; else it is the positive ones joined by ``+``."""
 
 AUDIO, TEXT = 0, 1
 """Columns of ``Batch.present``."""
@@ -23,7 +30,8 @@ class Batch(NamedTuple):
         audio_mask: (B, T) bool, True at real frames.
         text: (B, L, Dt) float32, or int64 for token ids; zero where padded.
         text_mask: (B, L) bool, True at real tokens.
-        label: (B,) int64, `IGNORED` where there is nothing to predict.
+        label: (B,) int64; of a multi-label task (B, C) float32, 1 where a class is positive. `IGNORED` where there is nothing to
+            predict.
         present: (B, 2) bool: is there audio, is there text?
         utterance_id: One id per utterance, dialogue after dialogue, padding left out.
         turn_mask: (B, N) bool, True at real turns; None for utterances.
@@ -42,13 +50,24 @@ class Batch(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One utterance: ``audio`` (T, Da), ``text`` (L, Dt), either with no rows when absent."""
+    """One utterance: ``audio`` (T, Da), ``text`` (L, Dt), either with no rows when absent; ``label`` as of `encode_labels`."""
 
     audio: npt.NDArray[np.generic]
     text: npt.NDArray[np.generic]
-    label: int
+    label: int | npt.NDArray[np.generic]
     utterance_id: str
     speaker: str = ""
+
+
+def encode_labels(labels: "pd.Series[str]", classes: Sequence[str], task: Task = "multiclass") -> npt.NDArray[np.generic]:
+    """A table's ``label`` as numbers.
+
+    Returns:
+        Positions in ``classes``, (n,) int64; of a multi-label task 1 where a class is positive, else 0, (n, C) float32.
+    """
+    if task == "multilabel":
+        return labels.str.get_dummies("+").reindex(columns=list(classes), fill_value=0).to_numpy(np.float32, copy=True)
+    return np.array([classes.index(label) for label in labels], np.int64)
 
 
 def pad(arrays: Sequence[npt.NDArray[np.generic]]) -> tuple[Tensor, Tensor]:
@@ -78,7 +97,7 @@ def collate_utterances(items: Sequence[Item]) -> Batch:
         audio_mask=audio_mask,
         text=text,
         text_mask=text_mask,
-        label=torch.tensor([item.label for item in items]),
+        label=torch.from_numpy(np.stack([item.label for item in items])),
         present=torch.stack([audio_mask.any(1), text_mask.any(1)], dim=1),
         utterance_id=[item.utterance_id for item in items],
     )

@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.audio import AudioError, Clip, inspect_clip, load_clip
-from datamodules.batch import IGNORED, Item, collate_dialogues, collate_utterances
+from datamodules.batch import IGNORED, Item, Task, collate_dialogues, collate_utterances, encode_labels
 from datamodules.corpora import Corpus, Reading
 from datamodules.features import Feature, FeatureError, Transform
 from datamodules.fingerprint import Fingerprint, find_copies, near_duplicates
@@ -210,6 +210,7 @@ class EmotionDataModule(L.LightningDataModule):
         batch_size: int = 32,
         seed: int = 0,
         num_workers: int = 0,
+        task: Task = "multiclass",
     ) -> None:
         """Configure the batches.
 
@@ -222,10 +223,11 @@ class EmotionDataModule(L.LightningDataModule):
             batch_size: Items per batch.
             seed: Decides the order of the training batches, whatever ``num_workers`` is.
             num_workers: Processes that read features ahead of the training step.
+            task: Decides the shape of the labels, see `Batch`.
         """
         super().__init__()
         self.utterances, self.fold, self.classes = utterances, fold, tuple(classes)
-        self.unit, self.batch_size, self.seed, self.num_workers = unit, batch_size, seed, num_workers
+        self.unit, self.batch_size, self.seed, self.num_workers, self.task = unit, batch_size, seed, num_workers, task
         self._splits: dict[str, _Split] = {}
 
     @property
@@ -240,9 +242,12 @@ class EmotionDataModule(L.LightningDataModule):
 
     @property
     def class_counts(self) -> torch.Tensor:
-        """Training utterances per class: (C,) int64."""
+        """Training utterances per class: (C,) int64; of a multi-label task (2, C), those without and those with each class."""
         train = self.utterances.table.set_index("utterance_id").loc[list(self.fold.train), "label"]
-        return torch.tensor(train.value_counts().reindex(self.classes, fill_value=0).to_numpy())
+        encoded = torch.from_numpy(encode_labels(train, self.classes, self.task))
+        if self.task == "multilabel":
+            return torch.stack([encoded == 0, encoded == 1]).sum(1)
+        return torch.bincount(encoded, minlength=len(self.classes))
 
     def setup(self, stage: str | None = None) -> None:
         """Index the three splits; fit the normalisation, and where a feature asks for it more, on the training split.
@@ -256,6 +261,8 @@ class EmotionDataModule(L.LightningDataModule):
         positions = pd.Series(self.utterances.table.index, index=self.utterances.table["utterance_id"])
         train = positions.loc[list(self.fold.train)].to_numpy()
         labels = tuple(self.utterances.table["label"].iloc[train])
+        if self.task == "multilabel":
+            labels = tuple(map(tuple, encode_labels(pd.Series(labels), self.classes, self.task)))
         fitted = [_fit(arrays, tuple(train.tolist()), labels) for arrays in (self.utterances.audio, self.utterances.text)]
         dialogues = self.utterances.table.set_index("utterance_id")["dialogue"]
         for name in ("train", "val", "test"):
@@ -264,7 +271,7 @@ class EmotionDataModule(L.LightningDataModule):
             own = set(dialogues[ids].dropna())
             context = [id_ for id_ in self.fold.context if dialogues[id_] in own] if self.unit == "dialogue" else []
             self._splits[name] = _Split(
-                self.utterances, indices, positions.loc[context].to_numpy(), self.classes, self.unit, fitted
+                self.utterances, indices, positions.loc[context].to_numpy(), self.classes, self.unit, fitted, self.task
             )
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -349,14 +356,14 @@ class FittedParts(NamedTuple):
 
 
 @lru_cache(maxsize=16)  # the runs on a fold share it: an SVM over thousands of columns takes longer than many a training
-def _fit(arrays: Arrays, train: tuple[int, ...], labels: tuple[str, ...]) -> Transform | FittedParts | None:
+def _fit(arrays: Arrays, train: tuple[int, ...], labels: tuple[Any, ...]) -> Transform | FittedParts | None:
     """What the utterances ``train``, with their labels, say about a feature; None for features used as they are."""
     if isinstance(arrays, ArraysSideBySide):
         return FittedParts(tuple(_fit_one(part, train, labels) for part in arrays.parts))
     return _fit_one(arrays, train, labels)
 
 
-def _fit_one(arrays: Arrays, train: tuple[int, ...], labels: tuple[str, ...]) -> Transform | None:
+def _fit_one(arrays: Arrays, train: tuple[int, ...], labels: tuple[Any, ...]) -> Transform | None:
     own = arrays.feature.fit(arrays[index] for index in train)
     if own is not None:
         return own
@@ -400,11 +407,11 @@ def _fit_scale(arrays: Arrays, train: Sequence[int]) -> Fitted | None:
     return Fitted(mean.astype(np.float32), np.where(varies, deviation, np.inf).astype(np.float32))
 
 
-def _best_columns(arrays: Arrays, fitted: Fitted | None, train: Sequence[int], labels: Sequence[str]) -> npt.NDArray[np.intp]:
+def _best_columns(arrays: Arrays, fitted: Fitted | None, train: Sequence[int], labels: Sequence[Any]) -> npt.NDArray[np.intp]:
     """The `Feature.width` columns, ascending, that a linear SVM weighs most when it tells the labels apart.
 
     One against the rest, with an L2 penalty and balanced classes, on one normalised vector per utterance; a column's weight is
-    the Euclidean norm of its coefficients over the classes.
+    the Euclidean norm of its coefficients over the classes. A label is a class, or of a multi-label task a tuple of 0 and 1.
     """
     from sklearn.svm import LinearSVC
 
@@ -418,7 +425,9 @@ def _best_columns(arrays: Arrays, fitted: Fitted | None, train: Sequence[int], l
     # Only the order of the weights counts: on 1,500 clips of 6,373 functionals a tolerance of 0.001 takes ten times as long for
     # the same best 512.
     svm = LinearSVC(C=1e-3, class_weight="balanced", dual=True, tol=0.1, random_state=0)
-    weights = np.linalg.norm(svm.fit(vectors, [label for _, label in present]).coef_, axis=0)  # (D,)
+    columns = np.array([label for _, label in present])  # (n,), or of a multi-label task (n, C)
+    columns = columns[:, None] if columns.ndim == 1 else columns[:, columns.min(0) != columns.max(0)]
+    weights = np.linalg.norm(np.concatenate([svm.fit(vectors, column).coef_ for column in columns.T]), axis=0)  # (D,)
     best: npt.NDArray[np.intp] = np.sort(np.argsort(-weights, kind="stable")[: arrays.feature.width])
     return best
 
@@ -434,14 +443,16 @@ class _Split(Dataset["Item | list[Item]"]):
         classes: Sequence[str],
         unit: Unit,
         fitted: Sequence["Transform | FittedParts | None"],
+        task: Task,
     ) -> None:
         indices = np.concatenate([labelled, context.astype(labelled.dtype)])
         rows = utterances.table[["utterance_id", "label", "speaker", "dialogue", "turn"]].iloc[indices].reset_index(drop=True)
         self.audio, self.text, self.fitted = utterances.audio, utterances.text, fitted
         self.indices = indices  # into the table, (n,); everything below is by position in this split
         self.ids = rows["utterance_id"].array
-        self.labels = np.full(len(rows), IGNORED, np.int64)
-        self.labels[: len(labelled)] = [classes.index(label) for label in rows["label"].iloc[: len(labelled)]]
+        encoded = encode_labels(rows["label"].iloc[: len(labelled)], classes, task)
+        self.labels = np.full((len(rows), *encoded.shape[1:]), IGNORED, encoded.dtype)
+        self.labels[: len(labelled)] = encoded
         self.speakers = rows["speaker"].fillna("").astype(str).array
         self.unit = unit
         lengths = (utterances.audio.lengths + utterances.text.lengths)[indices]
@@ -465,4 +476,4 @@ class _Split(Dataset["Item | list[Item]"]):
     def _item(self, position: int) -> Item:
         index = self.indices[position]
         audio, text = (_vectors(arrays, fitted, index) for arrays, fitted in zip((self.audio, self.text), self.fitted, strict=True))
-        return Item(audio, text, int(self.labels[position]), self.ids[position], self.speakers[position])
+        return Item(audio, text, self.labels[position], self.ids[position], self.speakers[position])

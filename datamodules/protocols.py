@@ -12,12 +12,14 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from datamodules import splits
+from datamodules.batch import NO_LABEL, Task
 from datamodules.leaks import ALL_PAIRS, COLUMNS, NO_TEST, Leak, Pair, find_leaks
 from datamodules.problems import UnknownNameError
 from datamodules.splits import FOLDS, MOST_SPLITS, Fold, ProtocolError, Way
@@ -35,7 +37,10 @@ __all__ = [
     "list_protocols",
 ]
 
-HEADLINES = ("uar", "war", "macro_f1", "weighted_f1")
+HEADLINES: Mapping[Task, tuple[str, ...]] = {
+    "multiclass": ("uar", "war", "macro_f1", "weighted_f1"),
+    "multilabel": ("mean_weighted_accuracy", "mean_weighted_f1", "mean_roc_auc"),
+}
 """Metrics that may rank: the more the better."""
 
 Sharing = Mapping[str, frozenset[Pair]]
@@ -69,6 +74,7 @@ class Plan:
         label_column: Where the corpus's labels stand.
         label_map: The corpus's label -> class, as pairs; None where they are the same.
         leaks: What the splits share with the protocol's leave.
+        task: Of a multi-label one each class is a column of intensities, positive above zero.
     """
 
     protocol: str
@@ -79,9 +85,15 @@ class Plan:
     label_column: str = "label"
     label_map: tuple[tuple[str, str], ...] | None = None
     leaks: tuple[Leak, ...] = ()
+    task: Task = "multiclass"
 
     def relabel(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The table with the protocol's classes as ``label``, null where the label isn't one; itself if nothing changes."""
+        """The table with the protocol's classes as ``label``, null where the label isn't one; itself if nothing changes.
+
+        Of a multi-label task the positive classes joined by ``+``, or `NO_LABEL`.
+        """
+        if self.task == "multilabel":
+            return table.assign(label=_positive(table, self.classes))
         if self.label_map is None:
             return table
         return table.assign(label=table[self.label_column].map(dict(self.label_map)))
@@ -134,6 +146,8 @@ class Protocol:
         classes: Labels in the order of the model's outputs; empty for the corpus's own, sorted.
         labels: The corpus's label -> class, for those that change their name. A label that is then no class doesn't count.
         column: Where the labels stand.
+        task: Of a multi-label one each of ``classes`` is a column of intensities, positive above zero; ``labels`` and ``column``
+            then say nothing.
         counts_if: Which utterances count, besides those with a class: a function of the table, (len(table),) bool.
         headline: The metric that ranks.
         shares: What the splits may have in common; all else stops the run.
@@ -150,6 +164,7 @@ class Protocol:
     classes: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     column: str = "label"
+    task: Task = "multiclass"
     counts_if: Callable[[pd.DataFrame], "pd.Series[bool]"] | None = None
     headline: str = "uar"
     shares: Sharing = field(default_factory=lambda: {"sentences": ALL_PAIRS})
@@ -161,8 +176,9 @@ class Protocol:
 
     def __post_init__(self) -> None:
         """Check the declaration."""
-        if self.headline not in HEADLINES:
-            raise ValueError(f"{self.name}: the headline is {self.headline!r}; it must be one of {', '.join(HEADLINES)}")
+        if self.headline not in HEADLINES[self.task]:
+            known = ", ".join(HEADLINES[self.task])
+            raise ValueError(f"{self.name}: the headline is {self.headline!r}; it must be one of {known}")
         unknown = set(self.shares) - set(COLUMNS)
         if unknown:
             raise ValueError(f"{self.name}: splits can't share {', '.join(sorted(unknown))}; known: {', '.join(COLUMNS)}")
@@ -313,6 +329,25 @@ _READ = (
     ),
 )
 
+# CMU-MOSEI. An utterance may show several emotions, or none; the SDK's folds are whole videos.
+
+_MOSEI6 = Protocol(
+    name="mosei6@1",
+    corpus="mosei",
+    folds=lambda table: splits.own_split(table, allow_speaker_overlap=True),
+    classes=("happy", "sad", "anger", "surprise", "disgust", "fear"),
+    task="multilabel",
+    counts_if=lambda table: table["split"].notna(),
+    headline="mean_weighted_accuracy",
+    shares={"sentences": ALL_PAIRS, **_COPIES},
+    needs=("split",),
+    caveats=(
+        "an emotion is positive if its intensity is above zero, the threshold on its probability is 0.5; figures are of six binary "
+        "tasks, not comparable with accuracies of one",
+    ),
+    counts=Counts(total=22856),
+)
+
 FOR_ANY = Protocol(
     name="loso-speaker@1",
     corpus="",
@@ -321,7 +356,7 @@ FOR_ANY = Protocol(
 )
 """Leave one speaker out, with all labels of the corpus."""
 
-PROTOCOLS = {protocol.name: protocol for protocol in (*_IEMOCAP, *_MELD, *_READ, FOR_ANY)}
+PROTOCOLS = {protocol.name: protocol for protocol in (*_IEMOCAP, *_MELD, *_READ, _MOSEI6, FOR_ANY)}
 """By name. The first of a corpus is what ``auto`` takes."""
 
 
@@ -357,10 +392,7 @@ def apply_protocol(
             another corpus.
         UnknownNameError: If there is no such protocol.
     """
-    own = [name for name, declared in PROTOCOLS.items() if corpus and declared.corpus == corpus]
-    if protocol == "auto" and own:
-        protocol = own[0]
-    named = PROTOCOLS.get(protocol if "@" in protocol else f"{protocol}@1")
+    named = _declared(protocol, corpus)
     if named is None:
         return _by_table(table, protocol, allow_speaker_overlap, audio)
     if named.corpus and corpus is not None and named.corpus != corpus:
@@ -371,21 +403,43 @@ def apply_protocol(
     return _named(table, named, audio)
 
 
+def protocol_task(protocol: str, corpus: str) -> Task:
+    """The task of a protocol of `apply_protocol`, known before any file is read."""
+    named = _declared(protocol, corpus)
+    return named.task if named else "multiclass"
+
+
+def _declared(protocol: str, corpus: str | None) -> Protocol | None:
+    """The protocol of that name in `PROTOCOLS`, ``auto`` being the corpus's first; None for those that fit any table."""
+    own = [name for name, declared in PROTOCOLS.items() if corpus and declared.corpus == corpus]
+    if protocol == "auto" and own:
+        protocol = own[0]
+    return PROTOCOLS.get(protocol if "@" in protocol else f"{protocol}@1")
+
+
+def _positive(table: pd.DataFrame, classes: Sequence[str]) -> pd.Series:
+    """The names of the classes whose intensity is above zero, joined by ``+``; null where an intensity is unknown."""
+    intensity = table[list(classes)]
+    names = ["+".join(compress(classes, row)) or NO_LABEL for row in (intensity > 0).to_numpy()]
+    return pd.Series(names, table.index, dtype=object).where(intensity.notna().all(axis=1), None)
+
+
 def _named(table: pd.DataFrame, protocol: Protocol, audio: npt.NDArray[np.bytes_] | None) -> Plan:
-    missing = [name for name in (*protocol.needs, protocol.column) if name not in table.columns or table[name].isna().all()]
+    columns = protocol.classes if protocol.task == "multilabel" else (protocol.column,)
+    missing = [name for name in (*protocol.needs, *columns) if name not in table.columns or table[name].isna().all()]
     if missing:
         raise ProtocolError(f"{protocol.name} needs the column {', '.join(missing)}, which the table doesn't have or doesn't fill")
-    labels = table[protocol.column]
-    classes = protocol.classes or tuple(sorted(labels.dropna().unique()))
+    classes = protocol.classes or tuple(sorted(table[protocol.column].dropna().unique()))
     # Every label that becomes a class: those renamed, and the classes themselves.
     label_map = {name: name for name in classes} | {old: new for old, new in protocol.labels.items() if new in classes}
-    table = table.assign(label=labels.map(label_map))
+    labels = _positive(table, classes) if protocol.task == "multilabel" else table[protocol.column].map(label_map)
+    table = table.assign(label=labels)
     counting = table["label"].notna()
     if protocol.counts_if:
         counting &= protocol.counts_if(table)
     used = table[counting].reset_index(drop=True)
     if used.empty:
-        raise ProtocolError(f"{protocol.name}: no utterance counts; the column {protocol.column} has none of {', '.join(classes)}")
+        raise ProtocolError(f"{protocol.name}: no utterance counts; {', '.join(columns)} has none of {', '.join(classes)}")
     folds, caveats = protocol.folds(used)
     _check_classes(used, classes)
     leaks = find_leaks(table, folds, audio)
@@ -396,11 +450,12 @@ def _named(table: pd.DataFrame, protocol: Protocol, audio: npt.NDArray[np.bytes_
         protocol.name,
         classes,
         tuple(folds),
-        (*protocol.caveats, *_partial(protocol, used, folds), *caveats, *_audit(used, folds, classes), *shared),
+        (*protocol.caveats, *_partial(protocol, used, folds), *caveats, *_audit(used, folds, classes, protocol.task), *shared),
         protocol.headline,
         protocol.column,
         None if protocol.column == "label" and all(old == new for old, new in label_map.items()) else tuple(label_map.items()),
         tuple(leaks),
+        protocol.task,
     )
 
 
@@ -476,16 +531,20 @@ def _check_classes(table: pd.DataFrame, classes: tuple[str, ...]) -> None:
         raise ProtocolError(f"all utterances have the label {table['label'].iloc[0]!r}; there is nothing to tell apart")
 
 
-def _audit(table: pd.DataFrame, folds: Sequence[Fold], classes: tuple[str, ...]) -> list[str]:
+def _audit(table: pd.DataFrame, folds: Sequence[Fold], classes: tuple[str, ...], task: Task = "multiclass") -> list[str]:
     """Check that every class can be learned; caveats about those that aren't tested and about what isn't known."""
     caveats, unseen = [], []
     label = table.set_index("utterance_id")["label"]
+    label = label.str.split("+").explode() if task == "multilabel" else label
+    left = "UAR is over the other classes"
+    if task == "multilabel":
+        left = "the weighted accuracy of such a class is its specificity, and it has no ROC-AUC"
     for fold in folds:
         trained, tested = set(label[list(fold.train)]), set(label[list(fold.test)])
         unseen += [f"fold {fold.number}: {name!r}" for name in classes if name not in trained]
         absent = [name for name in classes if name not in tested]
         if absent:
-            caveats.append(f"fold {fold.number}: the test split has no {', '.join(absent)}; UAR is over the other classes")
+            caveats.append(f"fold {fold.number}: the test split has no {', '.join(absent)}; {left}")
     if unseen:
         raise ProtocolError(
             f"labels without a single training example ({', '.join(unseen)}); "

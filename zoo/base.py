@@ -21,9 +21,12 @@ from torchmetrics.classification import (
     MulticlassCalibrationError,
     MulticlassConfusionMatrix,
     MulticlassF1Score,
+    MultilabelAUROC,
+    MultilabelConfusionMatrix,
 )
+from torchmetrics.utilities.data import dim_zero_cat
 
-from datamodules.batch import IGNORED, Batch
+from datamodules.batch import IGNORED, Batch, Task
 from datamodules.emotion import Unit
 from datamodules.features.transformer import HiddenStates
 from zoo.nn.pretrained import Encoder, PretrainedEncoder
@@ -71,7 +74,8 @@ class Training:
             track it counts dialogues.
         lr: Adam's learning rate.
         weight_decay: Decoupled weight decay (AdamW); 0 is Adam.
-        class_weights: ``balanced`` weighs the loss by inverse class frequency in training, ``none`` doesn't.
+        class_weights: ``balanced`` weighs the loss by inverse class frequency in training, and in a multi-label task a class's
+            positives by negatives / positives; ``none`` doesn't.
         grad_clip: Largest gradient norm; 0 for no limit.
     """
 
@@ -115,11 +119,77 @@ class UAR(MulticlassConfusionMatrix):
         return torch.mean(counts.diagonal()[support > 0] / support[support > 0])
 
 
-def score_metrics(num_classes: int) -> MetricCollection:
+def weighted_accuracies(counts: Tensor) -> Tensor:
+    """Every class's weighted accuracy as papers on CMU-MOSEI have it, (TPR + TNR) / 2: the binary task's UAR.
+
+    Args:
+        counts: (C, 2, 2), rows the truth, columns the prediction, as `MultilabelConfusionMatrix` has it.
+
+    Returns:
+        (C,); TNR alone for a class without positives, TPR alone for one without negatives.
+    """
+    return torch.nanmean(counts.diagonal(dim1=-2, dim2=-1) / counts.sum(-1), dim=-1)
+
+
+def weighted_f1s(counts: Tensor) -> Tensor:
+    """Every class's F1 of its positives and F1 of its negatives, weighted by their numbers: (C, 2, 2) -> (C,)."""
+    truth, guesses = counts.sum(-1), counts.sum(-2)  # (C, 2) each
+    f1 = 2 * counts.diagonal(dim1=-2, dim2=-1) / (truth + guesses).clamp(min=1)
+    return (f1 * truth).sum(-1) / truth.sum(-1)
+
+
+class MeanWeightedAccuracy(MultilabelConfusionMatrix):
+    """Mean over the classes of `weighted_accuracies`."""
+
+    def compute(self) -> Tensor:
+        """The score, a scalar."""
+        return weighted_accuracies(super().compute()).mean()
+
+
+class MeanWeightedF1(MultilabelConfusionMatrix):
+    """Mean over the classes of `weighted_f1s`."""
+
+    def compute(self) -> Tensor:
+        """The score, a scalar."""
+        return weighted_f1s(super().compute()).mean()
+
+
+class ClassROCAUC(MultilabelAUROC):
+    """Area under every class's ROC curve; NaN for a class without positives or without negatives, where torchmetrics has 0."""
+
+    def __init__(self, num_labels: int) -> None:
+        """Exact, for ``num_labels`` classes."""
+        super().__init__(num_labels, average="none")
+
+    def compute(self) -> Tensor:
+        """The areas, (C,)."""
+        truth = dim_zero_cat(self.target)  # (n, C)
+        areas: Tensor = super().compute()
+        return areas.masked_fill(truth.amin(0) == truth.amax(0), torch.nan)
+
+
+class MeanROCAUC(ClassROCAUC):
+    """Mean over the classes that have an area."""
+
+    def compute(self) -> Tensor:
+        """The score, a scalar; NaN if no class has one."""
+        return super().compute().nanmean()
+
+
+def score_metrics(num_classes: int, task: Task = "multiclass") -> MetricCollection:
     """The metrics of every split, under the field's names.
 
-    WAR is accuracy, UAR is macro recall, ECE is the expected calibration error over 15 equal bins of confidence.
+    WAR is accuracy, UAR is macro recall, ECE is the expected calibration error over 15 equal bins of confidence. Of a multi-label
+    task, means over the classes of binary metrics, at the threshold 0.5.
     """
+    if task == "multilabel":
+        return MetricCollection(
+            {
+                "mean_weighted_accuracy": MeanWeightedAccuracy(num_classes),
+                "mean_weighted_f1": MeanWeightedF1(num_classes),
+                "mean_roc_auc": MeanROCAUC(num_classes),
+            }
+        )
     return MetricCollection(
         {
             "war": MulticlassAccuracy(num_classes, average="micro"),
@@ -141,9 +211,11 @@ class FusionModule(L.LightningModule, ABC):
         family: Where fusion happens; ``single`` for one modality.
         unit: What one item of a batch is.
         modalities: What the method reads.
+        tasks: What it can be trained for; a method whose loss needs one label per utterance leaves ``multilabel`` out.
         paper: Citation.
         published: The paper's features and hyper-parameters, or None where there is no paper.
         ablations: The paper's ablation table, row by row in its order.
+        task: Set by `use_task`.
         training_options: Set by the runner before training.
         caveats: What a reader of this model's results must know: set by a constructor whose options leave a part of the paper out.
         pretrained: Encoders that are trained with the method, by modality, ``audio`` or ``text``; set by the runner, else empty.
@@ -152,6 +224,7 @@ class FusionModule(L.LightningModule, ABC):
     family: ClassVar[Family]
     unit: ClassVar[Unit] = "utterance"
     modalities: ClassVar[tuple[str, ...]] = ("audio", "text")
+    tasks: ClassVar[tuple[Task, ...]] = ("multiclass", "multilabel")
     paper: ClassVar[str]
     published: ClassVar[Published | None] = None
     ablations: ClassVar[Mapping[str, Variant]] = {}
@@ -163,13 +236,22 @@ class FusionModule(L.LightningModule, ABC):
         self.num_classes = num_classes
         self.training_options = Training()
         self.pretrained = nn.ModuleDict()
-        metrics = score_metrics(num_classes)
-        self.val_metrics = metrics.clone(prefix="val/")
-        self.test_metrics = metrics.clone(prefix="test/")
-        self.train_metrics = MetricCollection({"uar": metrics["uar"].clone()}, prefix="train/")
-        self.confusion = MulticlassConfusionMatrix(num_classes)
+        self.use_task("multiclass")
         self.register_buffer("class_weight", None, persistent=False)
         self.test_probabilities: dict[str, Tensor] = {}
+
+    def use_task(self, task: Task) -> None:
+        """Train and score for ``task``; logits stay (B, C), and of a multi-label task each is a class's own."""
+        if task not in self.tasks:
+            raise ValueError(f"{type(self).__name__} can't be trained for a {task} task, only {', '.join(self.tasks)}")
+        self.task: Task = task
+        metrics = score_metrics(self.num_classes, task)
+        self.val_metrics = metrics.clone(prefix="val/")
+        self.test_metrics = metrics.clone(prefix="test/")
+        cheap = "mean_weighted_accuracy" if task == "multilabel" else "uar"
+        self.train_metrics = MetricCollection({cheap: metrics[cheap].clone()}, prefix="train/")
+        confusion = MultilabelConfusionMatrix if task == "multilabel" else MulticlassConfusionMatrix
+        self.confusion = confusion(self.num_classes)
 
     @abstractmethod
     def forward(self, batch: Batch, maps: bool = False) -> Output:
@@ -191,20 +273,28 @@ class FusionModule(L.LightningModule, ABC):
         return batch
 
     def loss(self, output: Output, batch: Batch) -> Tensor:
-        """Cross-entropy over labelled utterances; a method with an extra term adds it to this."""
+        """Cross-entropy over labelled utterances, binary per class in a multi-label task; a method with an extra term adds it."""
         # In float32: a half-precision log-softmax loses the small probabilities.
-        return F.cross_entropy(
-            output.logits.float().flatten(0, -2),
-            batch.label.flatten(),
-            weight=cast("Tensor | None", self.class_weight),
-            ignore_index=IGNORED,
-        )
+        logits, weight = output.logits.float().flatten(0, -2), cast("Tensor | None", self.class_weight)
+        labels, labelled = self._labels(batch)
+        if self.task == "multilabel":
+            return F.binary_cross_entropy_with_logits(logits[labelled], labels[labelled], pos_weight=weight)
+        return F.cross_entropy(logits, labels, weight=weight, ignore_index=IGNORED)
+
+    def _labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Labels with all turns in one row, (B N,) or (B N, C), and which of them count, (B N,) bool."""
+        if self.task == "multilabel":
+            labels = batch.label.flatten(0, -2)
+            return labels, (labels != IGNORED).all(-1)
+        labels = batch.label.flatten()
+        return labels, labels != IGNORED
 
     def on_fit_start(self) -> None:
         """Take the class weights from the training split."""
         if self.training_options.class_weights == "balanced":
             counts = self.trainer.datamodule.class_counts.float().clamp(min=1)
-            self.class_weight = (counts.sum() / (len(counts) * counts)).to(self.device)
+            balanced = counts[0] / counts[1] if self.task == "multilabel" else counts.sum() / (len(counts) * counts)
+            self.class_weight = balanced.to(self.device)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Return the loss of one batch."""
@@ -222,9 +312,10 @@ class FusionModule(L.LightningModule, ABC):
         batch = self.encode(batch)
         output = self(batch)
         loss = self.loss(output, batch)
-        labelled = batch.label.flatten() != IGNORED
-        probabilities = output.logits.detach().float().flatten(0, -2).softmax(-1)[labelled]  # (labelled, C)
-        labels = batch.label.flatten()[labelled]
+        labels, labelled = self._labels(batch)
+        logits = output.logits.detach().float().flatten(0, -2)[labelled]  # (labelled, C)
+        probabilities = logits.sigmoid() if self.task == "multilabel" else logits.softmax(-1)
+        labels = labels[labelled].long()
         count = len(labels)
         if split != "train" and not probabilities.isfinite().all():
             raise FloatingPointError(
@@ -267,7 +358,8 @@ class FusionModule(L.LightningModule, ABC):
             self.clip_gradients(optimizer, self.training_options.grad_clip, "norm")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep how to load the encoders in ``pretrained``, and only those of their weights that are trained."""
+        """Keep the task, how to load the encoders in ``pretrained``, and only those of their weights that are trained."""
+        checkpoint["task"] = self.task
         encoders = cast("dict[str, PretrainedEncoder]", dict(self.pretrained.items()))
         checkpoint["pretrained"] = {name: (asdict(e.feature), asdict(e.settings)) for name, e in encoders.items()}
         for name, parameter in self.pretrained.named_parameters(prefix="pretrained"):
@@ -276,6 +368,8 @@ class FusionModule(L.LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Load the encoders that aren't there yet, and take what is frozen in them from their own checkpoints."""
+        if checkpoint.get("task", "multiclass") != self.task:
+            self.use_task(checkpoint["task"])
         for modality, (feature, settings) in checkpoint.get("pretrained", {}).items():
             if modality not in self.pretrained:
                 self.pretrained[modality] = PretrainedEncoder(HiddenStates(**feature), Encoder(**settings))

@@ -56,6 +56,7 @@ class HCAM(FusionModule):
     """
 
     family = "model-level"
+    tasks = ("multiclass",)  # the contrastive term needs one label per utterance
     unit = "dialogue"
     paper = "Dutta & Ganapathy, HCAM: Hierarchical Cross Attention Model for Multi-modal Emotion Recognition, arXiv 2304.06910"
     # Sizes are not published; the training is that of the predecessor's contextual stage (Dutta & Ganapathy, ICASSP 2022).

@@ -39,6 +39,7 @@ class LateAverage(FusionModule):
     """
 
     family = "late"
+    tasks = ("multiclass",)  # the posteriors are over exclusive classes
     paper = "no single source; the late-fusion baseline of Dehghani Tafti and BabaAli, 2024 (wav2vec 2.0 and BERT, IEMOCAP)"
     ablations = {  # noqa: RUF012 - read-only, declared by the base
         "Late fusion, mean": Variant("late_average", {"rule": "mean"}),

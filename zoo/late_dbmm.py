@@ -48,6 +48,7 @@ class DBMM(FusionModule):
     weight: Tensor  # of the modalities, (2,)
 
     family = "late"
+    tasks = ("multiclass",)  # both layers tell exclusive classes apart
     paper = "Faria, Weinberg and Ayrosa, Applied Sciences 14(15), 2024, 6631"
     # Its acoustic features are MFCC and chroma among others; sizes and training are not published.
     published = Published(

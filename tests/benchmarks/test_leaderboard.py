@@ -173,3 +173,34 @@ def test_only_some_runs(tmp_path: Path) -> None:
     write_run(tmp_path, "n", 0, 0.8)
     (name,) = [folder.name for folder in tmp_path.iterdir() if folder.name.startswith("n-")]
     assert read_leaderboard(tmp_path, {name: "wide"}).table[["method", "variant"]].to_numpy().tolist() == [["n", "wide"]]
+
+
+def multilabel_scores(value: float) -> dict:
+    binary = {"weighted_accuracy": value, "weighted_f1": 0.5, "roc_auc": None, "positives": 3}
+    means = {"mean_weighted_accuracy": value, "mean_weighted_f1": 0.5, "mean_roc_auc": None}
+    return means | {"per_class": {"a": binary, "b": binary}, "confusion": []}
+
+
+def test_a_multilabel_table_stands_beside_the_others_with_its_own_columns(tmp_path: Path) -> None:
+    values = {(0, 0): 0.7, (0, 1): 0.8, (1, 0): 0.9}
+    for fold, seed in values:
+        write_run(tmp_path, "n", seed, 0.0, corpus="mosei 1", fold=fold)
+    for file in tmp_path.glob("n-*/result.json"):
+        result = json.loads(file.read_text())
+        fold, seed = result["spec"]["fold"], result["spec"]["seed"]
+        baselines = {"all negative": multilabel_scores(0.5 + fold / 10)}
+        changes = {"scores": multilabel_scores(values[fold, seed]), "baselines": baselines, "slices": {}, "task": "multilabel"}
+        file.write_text(json.dumps(result | changes | {"headline": "mean_weighted_accuracy"}))
+    write_run(tmp_path, "m", 0, 0.6)
+    board = read_leaderboard(tmp_path)
+    row = board.table.set_index("method").loc["n"]
+    assert row["mean_weighted_accuracy_mean"] == pytest.approx(0.8)
+    assert row["mean_weighted_accuracy_std"] == pytest.approx(0.1)
+    assert row["weighted_accuracy_class=b"] == pytest.approx(0.8)
+    assert row[["uar_mean", "uar_std", "recall_a"]].isna().all()
+    multilabel, multiclass = board.to_markdown().split("**toy 1")
+    negative = next(line.replace(" ", "") for line in multilabel.splitlines() if "all negative" in line)
+    assert negative.startswith("|allnegative|–|55.0|50.0|–|")  # the mean over folds, and no ROC-AUC as none is known
+    assert "UAR" not in multilabel
+    assert "mean weighted accuracy" not in multiclass
+    assert "all negative" not in multiclass

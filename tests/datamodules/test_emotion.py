@@ -190,6 +190,34 @@ def test_the_selection_is_the_svms(manifest: Path, rows: Rows, tiny_bert: str) -
                 np.testing.assert_array_equal(batch.audio[b, 0].numpy(), vectors[name][columns])
 
 
+def test_a_multilabel_selection_is_that_of_an_svm_per_class(manifest: Path, rows: Rows, tiny_bert: str) -> None:
+    """A class that all or none of the training split have has nothing to say."""
+    both = {"calm": "calm+glad+all", "cross": "cross+all", "glad": "glad+all"}
+    utterances = load_utterances(Manifest(manifest), Bands(), TokenIds(tiny_bert))
+    utterances = replace(utterances, table=utterances.table.assign(label=utterances.table["label"].map(both)))
+    (fold,) = apply_protocol(utterances.table).folds
+    classes = ("calm", "cross", "glad", "all", "nobody")
+    data = EmotionDataModule(utterances, fold, classes, task="multilabel")
+    data.setup()
+    every = select(manifest, tiny_bert, Bands(0))
+    vectors = {}
+    for batch in every.train_dataloader():
+        vectors |= {name: batch.audio[b, 0].numpy() for b, name in enumerate(batch.utterance_id)}
+    train = [row for row in rows if row["split"] == "train"]
+    x, squares = [vectors[str(row["utterance_id"])] for row in train], np.zeros(200)
+    for name in ("calm", "cross", "glad"):
+        has = [name in both[str(row["label"])].split("+") for row in train]
+        squares += LinearSVC(C=1e-3, class_weight="balanced", tol=0.1, random_state=0).fit(x, has).coef_[0] ** 2
+    columns = sorted(sorted(range(200), key=lambda column: -squares[column])[:30])
+    for batch in data.train_dataloader():
+        assert batch.label.shape == (len(batch.utterance_id), 5)
+        for b, name in enumerate(batch.utterance_id):
+            np.testing.assert_array_equal(batch.audio[b, 0].numpy(), vectors[name][columns])
+            label = both[next(str(row["label"]) for row in rows if row["utterance_id"] == name)]
+            assert [c for c, n in zip(classes, batch.label[b].tolist(), strict=True) if n] == label.split("+")
+    assert data.class_counts.tolist() == [[24, 24, 12, 0, 36], [12, 12, 24, 36, 0]]
+
+
 def test_the_selection_repeats_itself(manifest: Path, tiny_bert: str) -> None:
     assert same(list(select(manifest, tiny_bert).test_dataloader()), list(select(manifest, tiny_bert).test_dataloader()))
 

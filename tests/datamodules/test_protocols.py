@@ -11,7 +11,18 @@ import pytest
 
 from datamodules.leaks import ALL_PAIRS, find_leaks, normalise
 from datamodules.problems import UnknownNameError
-from datamodules.protocols import HEADLINES, PROTOCOLS, Counts, Fold, LeakError, Plan, ProtocolError, apply_protocol, list_protocols
+from datamodules.protocols import (
+    HEADLINES,
+    PROTOCOLS,
+    Counts,
+    Fold,
+    LeakError,
+    Plan,
+    ProtocolError,
+    apply_protocol,
+    list_protocols,
+    protocol_task,
+)
 
 
 def corpus(speakers: int = 10, each: int = 12, dialogues: int = 2, split: list[str] | None = None) -> pd.DataFrame:
@@ -384,11 +395,33 @@ def parallel(speakers: int, sentences: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def mosei(each: int = 16) -> pd.DataFrame:
+    """Two videos per split and one without; intensities of six emotions, all of them together and none at all included."""
+    emotions = ("happy", "sad", "anger", "surprise", "disgust", "fear")
+    rows = [
+        {
+            "utterance_id": f"{video}[{n}]",
+            "label": None,
+            "speaker": None,
+            "dialogue": video,
+            "turn": n,
+            "split": video.rstrip("12") if video != "unlisted" else None,
+            "text": "thank you" if n == 0 else f"{video} says {n}",
+            **{emotion: (n >> bit & 1) / 3 for bit, emotion in enumerate(emotions[:4])},
+            **{emotion: float(n in {9, 15}) for emotion in emotions[4:]},
+        }
+        for video in ("train1", "train2", "val1", "val2", "test1", "test2", "unlisted")
+        for n in range(each)
+    ]
+    return pd.DataFrame(rows)
+
+
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "iemocap": iemocap,
     "meld": meld,
     "esd": lambda: parallel(10, 30),
     "emouerj": lambda: parallel(8, 10),
+    "mosei": mosei,
     "": corpus,
 }
 FOUR = ("ang", "hap", "neu", "sad")
@@ -401,8 +434,11 @@ def test_named_protocols_keep_what_they_declare(name: str) -> None:
     table = TABLES[declared.corpus]()
     plan = apply_protocol(table, name, corpus=declared.corpus or None)
     assert plan == apply_protocol(table, name.removesuffix("@1"))
-    assert (plan.protocol, plan.headline) == (name, declared.headline)
-    assert set(plan.classes) == set(plan.relabel(table)["label"].dropna()) & set(plan.classes)
+    assert (plan.protocol, plan.headline, plan.task) == (name, declared.headline, protocol_task(name, declared.corpus))
+    relabelled = plan.relabel(table).set_index("utterance_id")["label"]
+    if plan.task == "multilabel":
+        relabelled = relabelled.str.split("+").explode().replace("none", None)
+    assert set(plan.classes) == set(relabelled.dropna()) & set(plan.classes)
     columns = {"speakers": "speaker", "dialogues": "dialogue", "scripts": "script", "sentences": "text"}
     for fold in plan.folds:
         for kind, column in columns.items():
@@ -410,9 +446,29 @@ def test_named_protocols_keep_what_they_declare(name: str) -> None:
                 parts = members(table, fold, column)
                 for pair in ALL_PAIRS - declared.shares.get(kind, frozenset()):
                     assert not parts[pair[0]] & parts[pair[1]], (fold.number, kind, pair)
-        labels = plan.relabel(table).set_index("utterance_id")["label"]
-        assert set(labels[list(fold.train)]) == set(plan.classes)
-        assert set(labels[[*fold.val, *fold.test]]) <= set(plan.classes)
+        assert set(relabelled[list(fold.train)].dropna()) == set(plan.classes)
+        assert set(relabelled[[*fold.val, *fold.test]].dropna()) <= set(plan.classes)
+
+
+def test_mosei_is_multilabel_and_counts_what_has_a_split() -> None:
+    table = mosei()
+    table.loc[table["utterance_id"] == "val1[3]", "anger"] = np.nan  # nobody rated it: it can be neither positive nor negative
+    plan = apply_protocol(table, "auto", corpus="mosei")
+    (fold,) = plan.folds
+    assert (plan.task, plan.headline) == ("multilabel", "mean_weighted_accuracy")
+    assert [len(part) for part in (fold.train, fold.val, fold.test, fold.context)] == [32, 31, 32, 1]
+    label = plan.relabel(table).set_index("utterance_id")["label"]
+    assert label[["test1[0]", "test1[1]", "test1[6]", "test1[9]"]].tolist() == [
+        "none",
+        "happy",
+        "sad+anger",
+        "happy+surprise+disgust+fear",
+    ]
+    assert label[["val1[3]"]].isna().all()
+    assert protocol_task("auto", "mosei") == protocol_task("mosei6", "mosei") == "multilabel"
+    assert (
+        protocol_task("auto", "demo") == protocol_task("speaker-5fold", "mosei") == protocol_task("meld7", "meld") == "multiclass"
+    )
 
 
 @pytest.mark.parametrize("name", ["iemocap4-loso", "iemocap4-improvised"])
@@ -665,7 +721,8 @@ def test_every_protocol_is_documented() -> None:
 
 def test_published_counts_add_up() -> None:
     for name, declared in PROTOCOLS.items():
-        if declared.counts and declared.counts.total and name not in {"iemocap6-dialogue@1", "emouerj@1", "meld3-sentiment@1"}:
+        without = {"iemocap6-dialogue@1", "emouerj@1", "meld3-sentiment@1", "mosei6@1"}
+        if declared.counts and declared.counts.total and name not in without:
             assert sum(sum(c.values()) for c in declared.counts.classes.values()) == declared.counts.total, name
     assert sum(PROTOCOLS["iemocap6-dialogue@1"].counts.classes["Session5"].values()) == 1623
 
@@ -675,7 +732,7 @@ def test_headline_must_be_one_that_exists() -> None:
         replace(PROTOCOLS["meld7@1"], headline="wa")
     with pytest.raises(ValueError, match="splits can't share voices"):
         replace(PROTOCOLS["meld7@1"], shares={"voices": ALL_PAIRS})
-    assert "weighted_f1" in HEADLINES
+    assert "weighted_f1" in HEADLINES["multiclass"]
 
 
 def test_speakers_that_a_named_protocol_doesnt_allow_stop_it() -> None:

@@ -18,6 +18,7 @@ from zoo.base import FusionModule, Training
 
 AUDIO, TEXT, CLASSES = 8, 12, 3
 METHODS = list_methods()
+MULTILABEL = [name for name in METHODS if "multilabel" in get_method(name).tasks]
 SMALL = {"hidden": 16, "d": 16, "fused": 16, "heads": 2}
 
 
@@ -30,6 +31,18 @@ def items(count: int, seed: int = 0) -> list[Item]:
         audio = random.normal(label, 1, (random.integers(3, 20), AUDIO)).astype(np.float32)
         text = random.normal(-label, 1, (random.integers(1, 6), TEXT)).astype(np.float32)
         found.append(Item(audio, text, label, f"u{number}", f"s{number % 2}"))
+    return found
+
+
+def multilabel_items(count: int) -> list[Item]:
+    """Utterances of any number of classes; each class shifts a column of its own in both modalities."""
+    found = []
+    for number, item in enumerate(items(count)):
+        label = np.array([number >> bit & 1 for bit in range(CLASSES)], np.float32)
+        audio, text = item.audio.copy(), item.text.copy()
+        audio[:, :CLASSES] += 3 * label
+        text[:, :CLASSES] -= 3 * label
+        found.append(item._replace(audio=audio, text=text, label=label))
     return found
 
 
@@ -138,7 +151,11 @@ class _Data(L.LightningDataModule):
     def __init__(self, batch: Batch) -> None:
         super().__init__()
         self.batch = batch
-        self.class_counts = torch.bincount(batch.label[batch.label != IGNORED].flatten(), minlength=CLASSES)
+        if batch.label.dtype == torch.int64:
+            self.class_counts = torch.bincount(batch.label[batch.label != IGNORED].flatten(), minlength=CLASSES)
+        else:
+            labels = batch.label.flatten(0, -2)
+            self.class_counts = torch.stack([(labels == value).sum(0) for value in (0, 1)])
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader([self.batch], batch_size=None)
@@ -173,6 +190,61 @@ def test_overfits_one_small_batch_then_saves_and_loads(name: str, tmp_path: Path
     loaded = get_method(name).load_from_checkpoint(tmp_path / "method.ckpt").eval()
     torch.testing.assert_close(loaded(data.batch).logits, method.eval()(data.batch).logits, atol=0, rtol=0)
     assert len(method.test_probabilities) == 16
+
+
+@pytest.mark.parametrize("name", MULTILABEL)
+def test_multilabel_shapes_and_gradients(name: str) -> None:
+    method, batch = build(name).train(), batch_of(name, multilabel_items(9))
+    method.use_task("multilabel")
+    output = method(batch)
+    assert output.logits.shape == batch.label.shape
+    loss = method.loss(output, batch)
+    assert loss.shape == ()
+    loss.backward()
+    unreached = [
+        p for p, value in method.named_parameters() if value.requires_grad and (value.grad is None or not value.grad.any())
+    ]
+    assert [p for p in unreached if not p.endswith("attention.key.bias")] == []
+    # Turning one label of one class over changes the loss; rows that don't count change nothing.
+    turned = batch.label.clone()
+    turned.view(-1, CLASSES)[0, 1] = 1 - turned.view(-1, CLASSES)[0, 1]
+    assert method.loss(output, batch._replace(label=turned)) != loss
+    if method.unit == "dialogue":
+        cut = batch.label.clone()
+        cut[-1] = IGNORED
+        torch.testing.assert_close(
+            super(type(method), method).loss(output, batch._replace(label=cut)),
+            nn.functional.binary_cross_entropy_with_logits(output.logits[:-1], batch.label[:-1]),
+        )
+
+
+@pytest.mark.parametrize("name", MULTILABEL)
+def test_multilabel_overfits_one_small_batch_then_saves_and_loads(name: str, tmp_path: Path) -> None:
+    data = _Data(batch_of(name, multilabel_items(16)))
+    method = build(name, dropout=0.0)
+    method.use_task("multilabel")
+    method.training_options = Training(lr=1e-2, weight_decay=0.0)
+    fitting = trainer(80, tmp_path)
+    fitting.fit(method, datamodule=data)
+    (scores,) = fitting.test(method, datamodule=data, verbose=False)
+    assert scores["test/mean_weighted_accuracy"] == scores["test/mean_roc_auc"] == 1.0
+    fitting.save_checkpoint(tmp_path / "method.ckpt")
+    loaded = get_method(name).load_from_checkpoint(tmp_path / "method.ckpt").eval()
+    assert loaded.task == "multilabel"
+    torch.testing.assert_close(loaded(data.batch).logits, method.eval()(data.batch).logits, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_refuses_what_its_loss_can_not_do(name: str) -> None:
+    method = build(name)
+    if name in MULTILABEL:
+        method.use_task("multilabel")
+        assert {"val/mean_weighted_accuracy", "val/mean_weighted_f1", "val/mean_roc_auc"} == set(method.val_metrics.keys())
+    else:
+        with pytest.raises(ValueError, match="can't be trained for a multilabel task, only multiclass"):
+            method.use_task("multilabel")
+    assert {"hbaf", "early_concat", "mer_han"} <= set(MULTILABEL)
+    assert not {"hcam", "late_dbmm"} & set(MULTILABEL)
 
 
 @pytest.mark.parametrize("name", METHODS)
