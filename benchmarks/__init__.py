@@ -11,8 +11,8 @@ From Python::
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from benchmarks.execute import bench
     from benchmarks.leaderboard import read_leaderboard
-    from benchmarks.runner import bench
     from benchmarks.spec import Suite
 
 __all__ = ["Suite", "bench", "read_leaderboard"]
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401
     if name == "Suite":
         from benchmarks.spec import Suite as found
     elif name == "bench":
-        from benchmarks.runner import bench as found  # type: ignore[assignment]
+        from benchmarks.execute import bench as found  # type: ignore[assignment]
     elif name == "read_leaderboard":
         from benchmarks.leaderboard import read_leaderboard as found  # type: ignore[assignment]
     else:

@@ -198,6 +198,34 @@ class FeatureStore:
         return keys, failures
 
 
+class KeysOnly(FeatureStore):
+    """A store that computes nothing: enough to name runs, whose names need the inputs' keys and no arrays.
+
+    Attributes:
+        missing: By feature, how many of the distinct inputs asked for the store doesn't hold.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        """Look at the store under ``root``; None for the default folder."""
+        super().__init__(root)
+        self.missing: dict[Feature, int] = {}
+
+    def get(self, feature: Feature, inputs: Sequence[Input | None]) -> Arrays:
+        """Records with the keys of ``inputs`` and no rows.
+
+        Raises:
+            UnreadableInputsError: For files that aren't there. Whether audio decodes, only an extraction finds out.
+        """
+        folder = self.root / f"{feature.name}-{feature.key}"
+        keys, failures = self._keys(inputs)
+        if failures:
+            raise UnreadableInputsError(failures)
+        self.missing[feature.stored] = len(np.setdiff1d(keys, np.append(_records(folder)["key"], b"")))
+        records = np.zeros(len(inputs), RECORD)
+        records["key"] = keys
+        return Arrays(feature, folder / "data.bin", records)
+
+
 class FileDigests:
     """Content digests of files, remembered by path, size and time of change so that nothing is read twice only to be named."""
 
