@@ -72,7 +72,7 @@ def _execution(
     """The options of `Execution`."""
     from benchmarks.spec import Execution
 
-    loggers = tuple(logger or Execution.loggers)
+    loggers = tuple(dict.fromkeys(logger or Execution.loggers))
     return Execution(executor, jobs, per_gpu, devices, workers, threads, address, loggers)
 
 

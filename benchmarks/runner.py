@@ -151,14 +151,18 @@ def _conditions(suite: Suite, entry: MethodSpec) -> tuple[str, str, Training, di
 
 
 def run(
-    job: Job, out: Path, execution: Execution, patience: float = -1.0, status: Callable[[str], None] | None = None
+    job: Job,
+    out: Path,
+    execution: Execution | None = None,
+    patience: float = -1.0,
+    status: Callable[[str], None] | None = None,
 ) -> Outcome | None:
     """Run one job unless it is finished.
 
     Args:
         job: What to run.
         out: Folder of the results.
-        execution: How; its ``workers``, ``devices`` and ``loggers`` matter here.
+        execution: How; its ``workers``, ``threads`` on several devices, ``devices`` and ``loggers`` matter here.
         patience: Seconds to wait for another process that runs the same job; negative for as long as it takes.
         status: Called after every epoch with a line that says where training is.
 
@@ -175,7 +179,7 @@ def run(
         with results.run_lock(out, job.spec.run_id, patience):
             if results.is_finished(folder):
                 return Outcome(job.spec, "cached", folder)
-            return _run_and_record(job, out, execution, status)
+            return _run_and_record(job, out, execution or Execution(), status)
     except Timeout:
         return None
     except OSError as error:
