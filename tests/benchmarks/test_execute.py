@@ -66,7 +66,7 @@ def statuses(process: subprocess.Popen) -> list[str]:
 
 
 def wait_until(condition: Callable[[], object], process: subprocess.Popen | None = None) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline
         assert process is None or process.poll() is None, "it ended too early"
