@@ -199,7 +199,7 @@ class FeatureStore:
 
 
 class KeysOnly(FeatureStore):
-    """A store that computes nothing: enough to name runs, whose names need the inputs' keys and no arrays.
+    """A store that computes nothing: enough to name runs, whose names need the inputs' keys.
 
     Attributes:
         missing: By feature, how many of the distinct inputs asked for the store doesn't hold.
@@ -211,7 +211,7 @@ class KeysOnly(FeatureStore):
         self.missing: dict[Feature, int] = {}
 
     def get(self, feature: Feature, inputs: Sequence[Input | None]) -> Arrays:
-        """Records with the keys of ``inputs`` and no rows.
+        """What the store holds of ``inputs``; of the rest only the keys, with no rows.
 
         Raises:
             UnreadableInputsError: For files that aren't there. Whether audio decodes, only an extraction finds out.
@@ -220,9 +220,13 @@ class KeysOnly(FeatureStore):
         keys, failures = self._keys(inputs)
         if failures:
             raise UnreadableInputsError(failures)
-        self.missing[feature.stored] = len(np.setdiff1d(keys, np.append(_records(folder)["key"], b"")))
+        stored = _records(folder)[::-1]  # the newest of each key counts
+        names, newest = np.unique(stored["key"], return_index=True)
+        held = np.isin(keys, names)
+        self.missing[feature.stored] = len(np.setdiff1d(keys[~held], [b""]))
         records = np.zeros(len(inputs), RECORD)
         records["key"] = keys
+        records[held] = stored[newest[np.searchsorted(names, keys[held])]]
         return Arrays(feature, folder / "data.bin", records)
 
 
