@@ -11,19 +11,21 @@ From Python::
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from benchmarks.execute import bench
     from benchmarks.leaderboard import read_leaderboard
-    from benchmarks.runner import bench
-    from benchmarks.spec import Suite
+    from benchmarks.spec import Execution, Suite
 
-__all__ = ["Suite", "bench", "read_leaderboard"]
+__all__ = ["Execution", "Suite", "bench", "read_leaderboard"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
     # Imported on demand: these load torch, which "fusion-zoo --help" must not wait for.
     if name == "Suite":
         from benchmarks.spec import Suite as found
+    elif name == "Execution":
+        from benchmarks.spec import Execution as found  # type: ignore[assignment]
     elif name == "bench":
-        from benchmarks.runner import bench as found  # type: ignore[assignment]
+        from benchmarks.execute import bench as found  # type: ignore[assignment]
     elif name == "read_leaderboard":
         from benchmarks.leaderboard import read_leaderboard as found  # type: ignore[assignment]
     else:

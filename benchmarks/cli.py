@@ -5,16 +5,19 @@ Whatever loads torch is imported inside the command that needs it, so that ``--h
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import wraps
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from benchmarks.spec import Suite
+    from benchmarks.runner import Outcome
+    from benchmarks.spec import Execution, Suite
 
 app = typer.Typer(
     name="fusion-zoo",
@@ -39,11 +42,7 @@ SetOption = Annotated[
 ]
 OutOption = Annotated[Path, typer.Option(help="Folder of the results.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed.")]
-WorkersOption = Annotated[int, typer.Option(help="Processes that read features ahead of each run.")]
-JobsOption = Annotated[int, typer.Option("--jobs", help="Runs at a time.")]
-ThreadsOption = Annotated[
-    int, typer.Option(help="CPU threads of each run; 0 for all cores. 1 is best for small models and on shared machines.")
-]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only show what would be run, and how long it would take.")]
 OptionalAudio = Annotated[str | None, typer.Option("--audio", help="Audio feature, such as 'mfcc(n=40)'.")]
 OptionalText = Annotated[str | None, typer.Option("--text", help="Text feature, such as \"hidden_states(checkpoint='minilm')\".")]
 OverlapOption = Annotated[bool, typer.Option("--allow-speaker-overlap", help="Permit speakers in two splits.")]
@@ -58,11 +57,47 @@ class Format(StrEnum):
     csv = "csv"
 
 
+def _execution(
+    executor: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local",
+    address: Annotated[str, typer.Option(help="Of the Ray cluster, host:port.")] = "auto",
+    jobs: Annotated[int, typer.Option(help="Runs at a time; they take the visible GPUs in turn.")] = 1,
+    per_gpu: Annotated[int, typer.Option(help="Runs at a time on each visible GPU, instead of --jobs.")] = 0,
+    devices: Annotated[int, typer.Option(help="GPUs of each run; more than one train it in parallel.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes that read features ahead of each run.")] = 0,
+    threads: Annotated[
+        int, typer.Option(help="CPU threads of each run; 0 for all cores. 1 is best for small models and on shared machines.")
+    ] = 0,
+    logger: Annotated[list[str] | None, typer.Option(help="tensorboard (the default), csv, wandb or mlflow; repeatable.")] = None,
+) -> "Execution":
+    """The options of `Execution`."""
+    from benchmarks.spec import Execution
+
+    loggers = tuple(dict.fromkeys(logger or Execution.loggers))
+    return Execution(executor, jobs, per_gpu, devices, workers, threads, address, loggers)
+
+
+def _takes_execution(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `_execution`; it is called with what they make, as ``execution``."""
+    options = signature(_execution).parameters
+    own = signature(command)
+
+    @wraps(command)
+    def with_options(**given: Any) -> None:  # noqa: ANN401
+        with _plain_errors():
+            execution = _execution(**{name: given.pop(name) for name in options})
+        command(**given, execution=execution)
+
+    parameters = [parameter for name, parameter in own.parameters.items() if name != "execution"]
+    with_options.__signature__ = own.replace(parameters=[*parameters, *options.values()])  # type: ignore[attr-defined]
+    del with_options.__annotations__["execution"]
+    return with_options
+
+
 @contextmanager
 def _plain_errors() -> Iterator[None]:
     """Show what a user can mend as a message; anything else is a bug and keeps its traceback."""
     from benchmarks.results import ResultError
-    from benchmarks.spec import SuiteError
+    from benchmarks.spec import ExecutionError, SuiteError
     from datamodules.features import FeatureError
     from datamodules.features.transformer import CheckpointError
     from datamodules.problems import BadInputError, UnknownNameError
@@ -76,6 +111,7 @@ def _plain_errors() -> Iterator[None]:
         UnknownNameError,
         ProtocolError,
         SuiteError,
+        ExecutionError,
         ResultError,
         StoreError,
         FeatureError,
@@ -196,6 +232,7 @@ def doctor(
 
 
 @app.command()
+@_takes_execution
 def bench(
     suite: SuiteArgument = None,
     corpus: CorpusOption = None,
@@ -210,12 +247,12 @@ def bench(
     settings: SetOption = None,
     out: OutOption = Path("runs"),
     precision: PrecisionOption = "auto",
-    workers: WorkersOption = 0,
-    processes: JobsOption = 1,
-    threads: ThreadsOption = 0,
     skip_bad: SkipOption = False,
     allow_speaker_overlap: OverlapOption = False,
     max_seconds: SecondsOption = None,
+    dry_run: DryRunOption = False,
+    *,
+    execution: Any,  # noqa: ANN401 - an Execution, whose module loads torch
 ) -> None:
     """Train methods under identical conditions and print the leaderboard. Finished runs are not run again."""
     with _plain_errors():
@@ -236,13 +273,14 @@ def bench(
             "allow_speaker_overlap": allow_speaker_overlap or None,
             "max_seconds": max_seconds,
         }
-        runs, failed = _run(load_suite(suite, overrides, settings or []), out, precision, workers, processes, threads)
+        runs, failed = _run(load_suite(suite, overrides, settings or []), out, precision, execution, dry_run)
         if failed < len(runs):
             typer.echo(read_leaderboard(out, runs).to_markdown())
     raise typer.Exit(1 if failed else 0)
 
 
 @app.command()
+@_takes_execution
 def ablate(
     method: Annotated[str, typer.Argument(help="Whose ablation table.")],
     suite: Annotated[
@@ -258,12 +296,12 @@ def ablate(
     settings: SetOption = None,
     out: OutOption = Path("runs"),
     precision: PrecisionOption = "auto",
-    workers: WorkersOption = 0,
-    processes: JobsOption = 1,
-    threads: ThreadsOption = 0,
     skip_bad: SkipOption = False,
     allow_speaker_overlap: OverlapOption = False,
     max_seconds: SecondsOption = None,
+    dry_run: DryRunOption = False,
+    *,
+    execution: Any,  # noqa: ANN401 - an Execution, whose module loads torch
 ) -> None:
     """Run a paper's ablation table and print its rows in its order, beside the paper's figures."""
     with _plain_errors():
@@ -284,41 +322,74 @@ def ablate(
             "max_seconds": max_seconds,
         }
         rows = ablation_suite(method, load_suite(suite, overrides, settings or []))
-        runs, failed = _run(rows, out, precision, workers, processes, threads)
+        runs, failed = _run(rows, out, precision, execution, dry_run)
         if failed < len(runs):
             typer.echo(ablation_table(method, out, runs))
     raise typer.Exit(1 if failed else 0)
 
 
-def _run(suite: "Suite", out: Path, precision: str, workers: int, processes: int, threads: int) -> tuple[dict[str, str], int]:
-    """Run a suite behind a progress bar; returns the variant of every run id and how many runs failed, telling their errors."""
-    from benchmarks.runner import expand, run_all, set_threads
+def _run(suite: "Suite", out: Path, precision: str, execution: "Execution", dry_run: bool) -> tuple[dict[str, str], int]:
+    """Run a suite behind a progress bar; returns the variant of every run id and how many runs failed, telling their errors.
 
-    set_threads(threads)
-    jobs = expand(suite, precision)
-    with _progress(len(jobs)) as (report, epoch):
-        outcomes = run_all(jobs, out, workers, processes, threads, report, epoch)
+    A dry run ends the command with the table of what would be run; Ctrl-C ends it with status 130.
+    """
+    from benchmarks.execute import execute
+    from benchmarks.forecast import forecast, forecast_table
+    from benchmarks.runner import expand
+    from benchmarks.worker import set_threads
+    from datamodules.store import KeysOnly
+
+    if dry_run:
+        store = KeysOnly()
+        typer.echo(forecast_table(forecast(expand(suite, precision, store), out)))
+        for feature, missing in store.missing.items():
+            if missing:
+                typer.echo(f"{missing} arrays of {feature} would be extracted first")
+        raise typer.Exit
+    set_threads(execution.threads)
+    try:
+        jobs = expand(suite, precision)
+        with _progress(len(jobs)) as (report, status):
+            outcomes = execute(jobs, out, execution, report, status)
+    except KeyboardInterrupt:
+        typer.echo("fusion-zoo: interrupted; finished runs are kept, and the same command goes on from there", err=True)
+        raise typer.Exit(130) from None
+    return {outcome.spec.run_id: outcome.spec.variant for outcome in outcomes}, _show_summary(outcomes)
+
+
+def _show_summary(outcomes: "Sequence[Outcome]") -> int:
+    """Tell what became of the runs, a line per method, and every error with its file; returns how many failed."""
+    from collections import Counter
+
+    from benchmarks.leaderboard import pipe_table
+
+    methods = list(dict.fromkeys(outcome.spec.method for outcome in outcomes))
+    counts = Counter((outcome.spec.method, outcome.status) for outcome in outcomes)
+    columns = {status: [str(counts[method, status]) for method in methods] for status in ("finished", "cached", "failed")}
+    typer.echo(pipe_table({"method": methods} | columns), err=True)
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-    for outcome in failed:
+    for outcome in failed:  # not in the table, whose cells would break paths and messages
         typer.echo(f"failed: {outcome.spec.run_id}: {outcome.error} (traceback in {outcome.folder})", err=True)
-    return {outcome.spec.run_id: outcome.spec.variant for outcome in outcomes}, len(failed)
+    return len(failed)
 
 
 @contextmanager
 def _progress(total: int) -> Iterator[Any]:
-    """A bar over the suite's runs that says where training is, and one line per run as it ends."""
+    """A bar over the runs still to be done that says what is running, and one line per run as it ends."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    from benchmarks.runner import Outcome
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("runs", total=total)
+        cached = 0
 
-        def report(done: int, outcome: Outcome) -> None:
+        def report(done: int, outcome: "Outcome") -> None:
+            nonlocal cached
             spec = outcome.spec
-            bar.update(task, completed=done)
+            # A run that takes no time says nothing about the time that the others take.
+            cached += outcome.status == "cached"
+            bar.update(task, completed=done - cached, total=total - cached)
             bar.console.print(
                 f"{done}/{total} {spec.method} ({spec.variant}) fold {spec.fold} seed {spec.seed}: {outcome.status}",
                 markup=False,

@@ -7,7 +7,7 @@
         result.json           scores, costs, environment
         predictions.parquet   every test utterance's probabilities: new metrics need no retraining
         checkpoint.ckpt       weights of the selected epoch
-        tensorboard/          learning curves, confusion matrices
+        tensorboard/          learning curves, confusion matrices; or what `benchmarks.tracking` was asked for
     runs/failed/<run id>.json   a run that failed: its spec and the error
 """
 
@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from filelock import BaseFileLock, FileLock, Timeout
 
 METRICS = ("war", "uar", "macro_f1", "weighted_f1", "ece")
 MULTILABEL_METRICS = ("mean_weighted_accuracy", "mean_weighted_f1", "mean_roc_auc")
@@ -34,6 +35,32 @@ class ResultError(ValueError):
 def is_finished(folder: Path) -> bool:
     """Whether a run is complete: folders appear under their name only when they are."""
     return (folder / "result.json").is_file()
+
+
+def run_lock(out: Path, run_id: str, timeout: float) -> BaseFileLock:
+    """The lock under which a run is done; entering it waits ``timeout`` seconds, and without end if that is negative.
+
+    It is the kernel's ``flock``: it ends with its holder, however that ends, and on shared storage it holds between machines
+    where the file system passes ``flock`` on, as NFSv4 does.
+
+    Raises:
+        filelock.Timeout: On entering, if another process holds it for longer.
+    """
+    locks = out / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    # Without flock the library would take a lock that outlives a killed holder.
+    return FileLock(locks / run_id, timeout=timeout, fallback_to_soft=False)
+
+
+def is_running(out: Path, run_id: str) -> bool:
+    """Whether some process is at this run now."""
+    if not (out / ".locks" / run_id).exists():
+        return False
+    try:
+        with run_lock(out, run_id, 0):
+            return False
+    except Timeout:
+        return True
 
 
 def partial_folder(out: Path, run_id: str) -> Path:

@@ -11,8 +11,6 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -23,15 +21,16 @@ from typing import Any, Literal, NamedTuple
 import lightning as L
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from torchmetrics.functional.classification import multilabel_confusion_matrix
 
-from benchmarks import results
+from benchmarks import parallel, results
 from benchmarks.cost import CostMeter, parameter_counts
 from benchmarks.plots import confusion_figure
-from benchmarks.spec import MethodSpec, RunSpec, Suite, SuiteError, code_version
+from benchmarks.spec import Execution, MethodSpec, RunSpec, Suite, SuiteError, code_version
+from benchmarks.tracking import log_figure, open_loggers
 from datamodules.batch import Task, encode_labels
 from datamodules.corpora import open_corpus
 from datamodules.emotion import EmotionDataModule, Utterances, load_utterances
@@ -40,7 +39,6 @@ from datamodules.features.transformer import HiddenStates
 from datamodules.problems import UnknownNameError
 from datamodules.protocols import Plan, apply_protocol, protocol_task
 from datamodules.store import FeatureStore
-from datamodules.workers import worker_pool
 from zoo import create, get_method, list_methods
 from zoo.base import ClassROCAUC, FusionModule, Training, score_metrics, weighted_accuracies, weighted_f1s
 from zoo.nn.pretrained import Encoder, PretrainedEncoder, encoder_input
@@ -165,108 +163,21 @@ def _conditions(suite: Suite, entry: MethodSpec) -> tuple[str, str, Training, di
     return published.audio, published.text, published.training, {**published.options, **entry.options}
 
 
-def bench(
-    suite: Suite,
-    out: Path | str,
-    precision: str = "auto",
-    workers: int = 0,
-    processes: int = 1,
-    threads: int = 0,
-    store: FeatureStore | None = None,
-    report: Callable[[int, Outcome], None] | None = None,
-    epoch: Callable[[str], None] | None = None,
-) -> list[Outcome]:
-    """Run a suite.
-
-    Args:
-        suite: What to run.
-        out: Folder of the results; finished runs in it are not run again.
-        precision: ``auto`` or Lightning's name.
-        workers: Processes that read features ahead of each run.
-        processes: Runs at a time, each in a process of its own.
-        threads: CPU threads of each run; 0 for PyTorch's own choice.
-        store: Where features are kept.
-        report: Called after every run with the number done and the outcome.
-        epoch: Called after every epoch with a line that says where training is; not with several processes.
-
-    Returns:
-        One outcome per run, in the suite's order.
-    """
-    return run_all(expand(suite, precision, store), Path(out), workers, processes, threads, report or (lambda *_: None), epoch)
-
-
-def run_all(
-    jobs: Sequence[Job],
-    out: Path,
-    workers: int,
-    processes: int,
-    threads: int,
-    report: Callable[[int, Outcome], None],
-    epoch: Callable[[str], None] | None = None,
-) -> list[Outcome]:
-    """Run jobs; arguments and result as of `bench`."""
-    if processes > 1:
-        return _run_in_pool(jobs, out, workers, processes, threads, report)
-    set_threads(threads)
-    outcomes: dict[int, Outcome] = {}
-    # Runs that another process holds are left for the end: by then it has usually finished them.
-    for patience in (0.0, -1.0):
-        for number, job in enumerate(jobs):
-            if number not in outcomes and (outcome := run(job, out, workers, patience, epoch)) is not None:
-                outcomes[number] = outcome
-                report(len(outcomes), outcome)
-    return [outcomes[number] for number in range(len(jobs))]
-
-
-def _run_in_pool(
-    jobs: Sequence[Job], out: Path, workers: int, processes: int, threads: int, report: Callable[[int, Outcome], None]
-) -> list[Outcome]:
-    outcomes: dict[int, Outcome] = {}
-    # A process that dies (out of memory, say) breaks its pool. What is left gets a new pool, and after that each job one of its
-    # own, so that the job that kills its process is found and recorded.
-    for size in (processes, processes, *(1 for _ in jobs)):
-        left = [number for number in range(len(jobs)) if number not in outcomes][: None if size > 1 else 1]
-        if not left:
-            break
-        with worker_pool(size, threads) as pool:
-            numbers = {pool.submit(run, jobs[number], out, workers): number for number in left}
-            for future in as_completed(numbers):
-                number = numbers[future]
-                try:
-                    outcome = future.result()
-                except BrokenProcessPool:
-                    if size > 1:
-                        continue
-                    outcome = _record_death(jobs[number], out)
-                assert outcome is not None, "run() waits for other processes unless told otherwise"
-                outcomes[number] = outcome
-                report(len(outcomes), outcome)
-    return [outcomes[number] for number in range(len(jobs))]
-
-
-def _record_death(job: Job, out: Path) -> Outcome:
-    message = "the process of this run was killed, perhaps for want of memory; run it with fewer --jobs or a smaller batch"
-    results.record_failure(out, job.spec.run_id, job.spec.model_dump(mode="json"), message, "")
-    return Outcome(job.spec, "failed", results.failure_file(out, job.spec.run_id), message)
-
-
-def set_threads(threads: int) -> None:
-    """Limit PyTorch to ``threads`` on the CPU; 0 leaves its own choice."""
-    if threads:
-        torch.set_num_threads(threads)
-
-
 def run(
-    job: Job, out: Path, workers: int = 0, patience: float = -1.0, epoch: Callable[[str], None] | None = None
+    job: Job,
+    out: Path,
+    execution: Execution | None = None,
+    patience: float = -1.0,
+    status: Callable[[str], None] | None = None,
 ) -> Outcome | None:
     """Run one job unless it is finished.
 
     Args:
         job: What to run.
         out: Folder of the results.
-        workers: Processes that read features ahead.
+        execution: How; its ``workers``, ``threads`` on several devices, ``devices`` and ``loggers`` matter here.
         patience: Seconds to wait for another process that runs the same job; negative for as long as it takes.
-        epoch: As of `bench`.
+        status: Called after every epoch with a line that says where training is.
 
     Returns:
         The outcome, or None if another process still holds the job.
@@ -277,13 +188,11 @@ def run(
     folder = out / job.spec.run_id
     if results.is_finished(folder):
         return Outcome(job.spec, "cached", folder)
-    locks = out / ".locks"
     try:
-        locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(locks / job.spec.run_id, timeout=patience):
+        with results.run_lock(out, job.spec.run_id, patience):
             if results.is_finished(folder):
                 return Outcome(job.spec, "cached", folder)
-            return _run_and_record(job, out, workers, epoch)
+            return _run_and_record(job, out, execution or Execution(), status)
     except Timeout:
         return None
     except OSError as error:
@@ -293,20 +202,35 @@ def run(
         ) from error
 
 
-def _run_and_record(job: Job, out: Path, workers: int, epoch: Callable[[str], None] | None) -> Outcome:
+def _run_and_record(job: Job, out: Path, execution: Execution, status: Callable[[str], None] | None) -> Outcome:
     spec = job.spec.model_dump(mode="json")
     partial = results.partial_folder(out, job.spec.run_id)
     try:
-        result, predictions = _fit_and_test(job, partial, workers, epoch)
+        if execution.devices == 1:
+            found = _fit_and_test(job, partial, execution, status)
+        else:
+            found = parallel.launch(_fit_and_test, execution.devices, execution.threads, job, partial, execution)
+        assert found is not None, "the first process has a result"
     except Exception as error:  # noqa: BLE001 - whatever a method raises is recorded here and reported; the other runs go on
         message = f"{type(error).__name__}: {error}"
         results.record_failure(out, job.spec.run_id, spec, message, traceback.format_exc())
         results.partial_folder(out, job.spec.run_id).rmdir()
         return Outcome(job.spec, "failed", results.failure_file(out, job.spec.run_id), message)
-    return Outcome(job.spec, "finished", results.commit(partial, out, spec, {"spec": spec, **result}, predictions))
+    return Outcome(job.spec, "finished", results.commit(partial, out, spec, {"spec": spec, **found[0]}, found[1]))
 
 
-def _fit_and_test(job: Job, folder: Path, workers: int, epoch: Callable[[str], None] | None) -> tuple[dict[str, Any], pd.DataFrame]:
+def _fit_and_test(
+    job: Job, folder: Path, execution: Execution, status: Callable[[str], None] | None = None
+) -> tuple[dict[str, Any], pd.DataFrame] | None:
+    """The result and the test predictions; None in all but the first process of a run on several devices."""
+    first = parallel.rank() == 0
+    with open_loggers(execution.loggers if first else (), folder, job.spec) as loggers:
+        return _fit_and_test_logged(job, folder, execution, loggers, status)
+
+
+def _fit_and_test_logged(
+    job: Job, folder: Path, execution: Execution, loggers: Sequence[Logger], status: Callable[[str], None] | None
+) -> tuple[dict[str, Any], pd.DataFrame] | None:
     spec, plan = job.spec, job.plan
     _quiet_lightning()
     L.seed_everything(spec.seed, workers=True, verbose=False)
@@ -317,7 +241,7 @@ def _fit_and_test(job: Job, folder: Path, workers: int, epoch: Callable[[str], N
         get_method(spec.method).unit,
         items_per_batch(job),
         spec.seed,
-        workers,
+        execution.workers,
         plan.task,
     )
     model = create(spec.method, audio_dim=job.audio.width, text_dim=job.text.width, num_classes=len(plan.classes), **spec.options)
@@ -328,34 +252,42 @@ def _fit_and_test(job: Job, folder: Path, workers: int, epoch: Callable[[str], N
         if settings.trains and modality in model.modalities:
             assert isinstance(feature, HiddenStates), "_input has refused any other"
             model.pretrained[modality] = PretrainedEncoder(feature, settings)
-    logger = TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
     monitor = f"val/{plan.headline}"
     checkpoint = ModelCheckpoint(folder, "checkpoint", monitor, mode="max", save_weights_only=True)
     meter = CostMeter()
-    telling = [_EpochReport(spec, monitor, epoch)] if epoch else []
+    telling = [_EpochReport(spec, monitor, status)] if status else []
+    common: dict[str, Any] = {
+        "precision": spec.precision,
+        "accelerator": "auto",
+        # On CUDA some kernels have no deterministic form; on the CPU all have, and a repeated run gives the same bits.
+        "deterministic": "warn" if torch.cuda.is_available() else True,
+        "logger": loggers,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     trainer = L.Trainer(
         max_epochs=spec.training.max_epochs,
-        precision=spec.precision,
-        accelerator="auto",
-        devices=1,
-        # On CUDA some kernels have no deterministic form; on the CPU all have, and a repeated run gives the same bits.
-        deterministic="warn" if torch.cuda.is_available() else True,
-        logger=logger,
         callbacks=[EarlyStopping(monitor, mode="max", patience=spec.training.patience), checkpoint, meter, *telling],
-        enable_progress_bar=False,
-        enable_model_summary=False,
         log_every_n_steps=10,
         num_sanity_val_steps=0,
+        **common,
+        **parallel.trainer_options(execution.devices),
     )
     started = time.perf_counter()
     trainer.fit(model, datamodule=data)
     fit_seconds = time.perf_counter() - started
     epochs = trainer.current_epoch
-    validation = trainer.validate(model, data, ckpt_path="best", verbose=False)[0]
-    _log_confusion(logger, model, "val", plan.classes)
-    trainer.test(model, data, ckpt_path="best", verbose=False)
-    _log_confusion(logger, model, "test", plan.classes)
-    logger.finalize("success")
+    if execution.devices > 1:  # each would see only a part of the test split, or some items twice
+        first = parallel.rank() == 0
+        parallel.leave()
+        if not first:
+            return None
+        trainer = L.Trainer(devices=1, callbacks=[meter], enable_checkpointing=False, **common)
+    best = checkpoint.best_model_path
+    validation = trainer.validate(model, data, ckpt_path=best, verbose=False)[0]
+    _log_confusion(loggers, model, "val", plan.classes)
+    trainer.test(model, data, ckpt_path=best, verbose=False)
+    _log_confusion(loggers, model, "test", plan.classes)
     predictions = _predictions(model, job)
     total, trainable = parameter_counts(model)
     train, test = len(plan.folds[spec.fold].train), len(predictions)
@@ -383,7 +315,7 @@ def _fit_and_test(job: Job, folder: Path, workers: int, epoch: Callable[[str], N
         },
         "headline": plan.headline,
         "features": {"audio": str(job.audio), "text": str(job.text)},
-        "caveats": [*plan.caveats, *model.caveats, *job.utterances.notes],
+        "caveats": [*plan.caveats, *model.caveats, *job.utterances.notes, *parallel.caveats(execution.devices)],
         "environment": environment(model),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }, predictions
@@ -497,13 +429,13 @@ def slice_scores(predictions: pd.DataFrame, slices: Sequence[str]) -> dict[str, 
     return {name: {str(value): float(war) for value, war in correct.groupby(predictions[name]).mean().items()} for name in slices}
 
 
-def _log_confusion(logger: TensorBoardLogger, model: FusionModule, split: str, classes: Sequence[str]) -> None:
+def _log_confusion(loggers: Sequence[Logger], model: FusionModule, split: str, classes: Sequence[str]) -> None:
     counts = model.confusion.compute().cpu().numpy()
     if model.task == "multilabel":
         for name, of_class in zip(classes, counts, strict=True):
-            logger.experiment.add_figure(f"{split}/confusion/{name}", confusion_figure(of_class, (f"not {name}", name)))
+            log_figure(loggers, f"{split}/confusion/{name}", confusion_figure(of_class, (f"not {name}", name)))
     else:
-        logger.experiment.add_figure(f"{split}/confusion", confusion_figure(counts, classes))
+        log_figure(loggers, f"{split}/confusion", confusion_figure(counts, classes))
 
 
 def environment(model: FusionModule) -> dict[str, Any]:
@@ -542,5 +474,6 @@ def _quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*The number of training batches.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # scores are gathered; a loss is only a curve
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode.*")  # an encoder's frozen layers

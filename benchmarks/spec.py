@@ -1,4 +1,4 @@
-"""What to run: a suite names many runs, a run spec names one, and its fingerprint names the result.
+"""What to run and how: a suite names many runs, a run spec names one, its fingerprint names the result; an execution says where.
 
 The fingerprint covers exactly what can change the result and nothing else: method, options, data, protocol, fold, features,
 training, precision, seed and the code of the parts involved; not the device, not the number of workers.
@@ -7,9 +7,10 @@ training, precision, seed and the code of the parts involved; not the device, no
 import ast
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,10 +25,74 @@ from zoo.base import Training
 from zoo.nn.pretrained import Encoder
 
 Track = Literal["controlled", "published"]
+EXECUTORS = ("local", "ray")
+LOGGERS = ("tensorboard", "csv", "wandb", "mlflow")
 
 
 class SuiteError(ValueError):
     """A suite that can't be read; the message names the file and the key."""
+
+
+class ExecutionError(ValueError):
+    """A suite that can't be executed as asked; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how runs are executed. None of it is part of a run's fingerprint.
+
+    Attributes:
+        executor: ``local``: in this process, or in several on this machine; ``ray``: on a Ray cluster.
+        jobs: Runs at a time on this machine; more than one get processes of their own, which take the visible GPUs in turn.
+        per_gpu: Runs at a time on each GPU, instead of ``jobs``; 0 where ``jobs`` counts. On a cluster 0 is one per GPU.
+        devices: GPUs of one run, or processes where there is no GPU; more than one train by distributed data parallel.
+        workers: Processes that read features ahead of each run.
+        threads: CPU threads of each run; 0 for PyTorch's own choice. A cluster gives each run as many CPUs, at least one.
+        address: Of the Ray cluster; ``auto`` for the one of this machine or of ``RAY_ADDRESS``.
+        loggers: Of `LOGGERS`.
+
+    Raises:
+        UnknownNameError: For an unknown executor or logger.
+        ExecutionError: If something contradicts something else, or isn't installed.
+    """
+
+    executor: str = "local"
+    jobs: int = 1
+    per_gpu: int = 0
+    devices: int = 1
+    workers: int = 0
+    threads: int = 0
+    address: str = "auto"
+    loggers: tuple[str, ...] = ("tensorboard",)
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be done before anything is read."""
+        for kind, names, known in (("executor", (self.executor,), EXECUTORS), ("logger", self.loggers, LOGGERS)):
+            for name in names:
+                if name not in known:
+                    raise UnknownNameError(kind, name, known)
+                # Without an origin it is no package but a folder of that name, such as W&B leaves behind.
+                if name in _EXTRAS and ((found := find_spec(name)) is None or found.origin is None):
+                    raise ExecutionError(f"{kind} {name} is not installed; pip install 'fusion-zoo[{name}]'")
+        if "mlflow" in self.loggers and not os.environ.get("MLFLOW_TRACKING_URI"):
+            raise ExecutionError(
+                "logger mlflow: set MLFLOW_TRACKING_URI to your server, or to a file: sqlite:////home/me/mlflow.db"
+            )
+        for option, value, least in (
+            ("jobs", self.jobs, 1),
+            ("per-gpu", self.per_gpu, 0),
+            ("devices", self.devices, 1),
+            ("workers", self.workers, 0),
+            ("threads", self.threads, 0),
+        ):
+            if value < least:
+                raise ExecutionError(f"--{option} is {value}; it must be at least {least}")
+        if self.per_gpu > 1 and self.devices > 1:
+            raise ExecutionError("--per-gpu puts several runs on a GPU, --devices puts a run on several; choose one")
+
+
+_EXTRAS = ("ray", "wandb", "mlflow")
+"""Names that are also those of an optional package and of the extra that installs it."""
 
 
 class MethodSpec(BaseModel):

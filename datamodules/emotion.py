@@ -275,8 +275,9 @@ class EmotionDataModule(L.LightningDataModule):
             )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled batches of similar lengths."""
-        return self._loader("train", shuffle=True)
+        """Shuffled batches of similar lengths; where several devices train one model, this one's share of each."""
+        share = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return self._loader("train", shuffle=True, share=share)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The validation split, short items first."""
@@ -286,11 +287,11 @@ class EmotionDataModule(L.LightningDataModule):
         """The test split, short items first."""
         return self._loader("test", shuffle=False)
 
-    def _loader(self, name: str, shuffle: bool) -> DataLoader[Any]:
+    def _loader(self, name: str, shuffle: bool, share: tuple[int, int] = (0, 1)) -> DataLoader[Any]:
         split = self._splits[name]
         return DataLoader(
             split,
-            batch_sampler=LengthBatches(split.sizes, self.batch_size, self.seed if shuffle else None),
+            batch_sampler=LengthBatches(split.sizes, self.batch_size, self.seed if shuffle else None, share),
             collate_fn=collate_utterances if self.unit == "utterance" else collate_dialogues,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
@@ -304,13 +305,15 @@ class LengthBatches(Sampler[list[int]]):
 
     Items are shuffled, cut into pools of 20 batches, sorted by length within a pool and cut into batches, whose order is then
     shuffled. Without a seed: all items, short ones first.
+
+    Where several devices train one model, each gets its share of every batch, so that a step sees the same items as on one.
     """
 
     POOL = 20
 
-    def __init__(self, sizes: npt.NDArray[np.integer], batch_size: int, seed: int | None) -> None:
-        """Name the items' sizes (n,), the batch size, and the seed of the shuffling or None."""
-        self.sizes, self.batch_size = sizes, batch_size
+    def __init__(self, sizes: npt.NDArray[np.integer], batch_size: int, seed: int | None, share: tuple[int, int] = (0, 1)) -> None:
+        """Name the items' sizes (n,), the batch size, the seed of the shuffling or None, and which share of how many to give."""
+        self.sizes, self.batch_size, self.share = sizes, batch_size, share
         self._random = None if seed is None else np.random.default_rng(seed)
 
     def __len__(self) -> int:
@@ -326,7 +329,9 @@ class LengthBatches(Sampler[list[int]]):
             batches += [part[i : i + self.batch_size].tolist() for i in range(0, len(part), self.batch_size)]
         if self._random is not None:
             self._random.shuffle(batches)
-        yield from batches
+        rank, shares = self.share
+        for batch in batches:
+            yield batch[rank::shares] or batch[:1]  # every device must take every step
 
 
 class Fitted(NamedTuple):

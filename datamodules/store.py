@@ -259,6 +259,38 @@ class FeatureStore:
         return keys, failures
 
 
+class KeysOnly(FeatureStore):
+    """A store that computes nothing: enough to name runs, whose names need the inputs' keys.
+
+    Attributes:
+        missing: By feature, how many of the distinct inputs asked for the store doesn't hold.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        """Look at the store under ``root``; None for the default folder."""
+        super().__init__(root)
+        self.missing: dict[Feature, int] = {}
+
+    def get(self, feature: Feature, inputs: Sequence[Input | None]) -> Arrays:
+        """What the store holds of ``inputs``; of the rest only the keys, with no rows.
+
+        Raises:
+            UnreadableInputsError: For files that aren't there. Whether audio decodes, only an extraction finds out.
+        """
+        folder = self.root / f"{feature.name}-{feature.key}"
+        keys, failures = self._keys(inputs)
+        if failures:
+            raise UnreadableInputsError(failures)
+        stored = _records(folder)[::-1]  # the newest of each key counts
+        names, newest = np.unique(stored["key"], return_index=True)
+        held = np.isin(keys, names)
+        self.missing[feature.stored] = len(np.setdiff1d(keys[~held], [b""]))
+        records = np.zeros(len(inputs), RECORD)
+        records["key"] = keys
+        records[held] = stored[newest[np.searchsorted(names, keys[held])]]
+        return Arrays(feature, folder / "data.bin", records)
+
+
 class FileDigests:
     """Content digests of files, remembered by path, size and time of change so that nothing is read twice only to be named."""
 

@@ -1,41 +1,22 @@
 """The runner: identical conditions, test once, nothing run twice, nothing lost."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 import zoo
 from benchmarks import Suite, bench, read_leaderboard
-from benchmarks.results import METRICS, read_results
+from benchmarks.results import METRICS
 from benchmarks.runner import Outcome, expand, items_per_batch, resolve_precision, scores, slice_scores
-from benchmarks.spec import MethodSpec, SuiteError, load_suite
+from benchmarks.spec import Execution, MethodSpec, SuiteError, load_suite
 from zoo.base import FusionModule, Published, Training
 
 FAST = Training(max_epochs=2, batch_size=16, lr=1e-2)
-
-
-@pytest.fixture
-def suite(manifest: Path, tiny_bert: str) -> Suite:
-    """Two fast methods, two seeds."""
-    return Suite(
-        corpus=str(manifest),
-        audio="mfcc(n=13, hop_ms=20.0)",
-        text=f"hidden_states(checkpoint={tiny_bert!r})",
-        methods=["text_only", {"method": "audio_only", "options": {"hidden": 4}}],
-        seeds=2,
-        training=FAST,
-    )
 
 
 def predictions(out: Path) -> dict[str, bytes]:
@@ -99,7 +80,7 @@ def test_a_finished_run_is_never_run_again_and_repeats_bit_for_bit(suite: Suite,
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "one").rglob("*") if ".locks" not in str(path)} == {
         path: stamp for path, stamp in before.items() if ".locks" not in str(path)
     }
-    bench(suite, tmp_path / "two", workers=2)
+    bench(suite, tmp_path / "two", execution=Execution(workers=2))
     assert predictions(tmp_path / "one") == predictions(tmp_path / "two")
 
 
@@ -153,101 +134,6 @@ def test_selection_keeps_the_epoch_that_is_best_on_validation(suite: Suite, tmp_
     assert {"val/confusion", "test/confusion"} <= set(curves.Tags()["images"])
     result = json.loads((outcome.folder / "result.json").read_text())
     assert result["validation"]["uar"] == pytest.approx(max(curve))
-
-
-WORKER = """
-import sys
-from benchmarks import Suite, bench
-bench(Suite.model_validate_json(sys.argv[1]), sys.argv[2])
-"""
-
-
-def start(suite: Suite, out: Path) -> subprocess.Popen:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", WORKER, suite.model_dump_json(), str(out)], env=environment, start_new_session=True
-    )
-
-
-def test_killed_three_times_then_completed_is_the_uninterrupted_table(suite: Suite, tmp_path: Path) -> None:
-    """Kills come after the first, second and third run, each in the middle of the next one."""
-    slower = suite.model_copy(update={"training": Training(max_epochs=25, patience=25, batch_size=8, lr=1e-2)})
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    for finished in (1, 2, 3):
-        process = start(slower, killed)
-        deadline = time.monotonic() + 120
-        while len(list(killed.glob("*/result.json"))) < finished or not list(killed.glob(".partial-*/tensorboard")):
-            assert time.monotonic() < deadline
-            assert process.poll() is None, "it ended before it could be killed"
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        assert len(list(killed.glob("*/result.json"))) < 4
-    assert start(slower, killed).wait() == 0
-    assert start(slower, whole).wait() == 0
-    assert len(predictions(whole)) == 4
-    assert predictions(killed) == predictions(whole)
-    scores_only = [column for column in read_leaderboard(whole).table if column.endswith(("_mean", "_std"))]
-    pd.testing.assert_frame_equal(
-        read_leaderboard(killed).table[scores_only], read_leaderboard(whole).table[scores_only], check_exact=True
-    )
-    assert not list(killed.glob(".partial-*"))
-
-
-def test_two_processes_share_one_suite(suite: Suite, tmp_path: Path) -> None:
-    processes = [start(suite, tmp_path / "runs") for _ in range(2)]
-    assert [process.wait() for process in processes] == [0, 0]
-    results = list(read_results(tmp_path / "runs"))
-    assert len(results) == 4
-    assert not list((tmp_path / "runs").glob(".partial-*"))
-
-
-def test_a_pool_gives_the_same_bits(suite: Suite, tmp_path: Path) -> None:
-    reports: list[int] = []
-    outcomes = bench(suite, tmp_path / "pool", processes=2, threads=1, report=lambda done, outcome: reports.append(done))
-    assert_all_finished_in_order(outcomes)
-    assert reports == [1, 2, 3, 4]
-    assert start(suite, tmp_path / "alone").wait() == 0
-    assert predictions(tmp_path / "pool") == predictions(tmp_path / "alone")
-
-
-def test_a_process_that_dies_is_recorded_and_the_rest_go_on(suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "methods").mkdir()
-    killer = (Path(zoo.__file__).parent / "text_only.py").read_text()
-    killer = killer.replace(
-        "        x, weights = self.encoder(batch.text, batch.text_mask), None",
-        "        import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
-    )
-    (tmp_path / "methods" / "killer.py").write_text(killer)
-    (tmp_path / "methods" / "sitecustomize.py").write_text(f"import zoo; zoo.__path__.append({str(tmp_path / 'methods')!r})\n")
-    monkeypatch.setattr(zoo, "__path__", [*zoo.__path__, str(tmp_path / "methods")])
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "methods"), prepend=os.pathsep)
-    both = suite.model_copy(update={"methods": (MethodSpec(method="killer"), suite.methods[0]), "seeds": (0,)})
-    outcomes = bench(both, tmp_path / "runs", processes=2, threads=1)
-    assert [outcome.status for outcome in outcomes] == ["failed", "finished"]
-    assert "was killed" in json.loads(outcomes[0].folder.read_text())["error"]
-
-
-def test_a_killed_pool_leaves_no_process_behind(suite: Suite, tmp_path: Path) -> None:
-    slow = suite.model_copy(update={"training": Training(max_epochs=10_000, patience=10_000)})
-    code = WORKER.replace("sys.argv[2])", "sys.argv[2], processes=2, threads=1)").replace(
-        "bench(Suite", "if __name__ == '__main__': bench(Suite"
-    )
-    script = tmp_path / "script.py"
-    script.write_text(code)
-    process = subprocess.Popen(
-        [sys.executable, str(script), slow.model_dump_json(), str(tmp_path / "runs")], start_new_session=True
-    )
-    deadline = time.monotonic() + 120
-    while len(list(tmp_path.glob("runs/.partial-*/tensorboard"))) < 2:
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.1)
-    children = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    process.wait()
-    _, alive = psutil.wait_procs(children, timeout=30)
-    assert alive == []
 
 
 def test_a_diverged_run_is_a_failure(suite: Suite, tmp_path: Path) -> None:
@@ -343,15 +229,6 @@ def test_precision_auto(monkeypatch: pytest.MonkeyPatch, cuda: bool, bf16: bool,
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: bf16 or including_emulation)
     assert resolve_precision("auto") == expected
     assert resolve_precision("16-mixed") == "16-mixed"
-
-
-def test_progress_tells_every_epoch(suite: Suite, tmp_path: Path) -> None:
-    lines: list[str] = []
-    bench(suite.model_copy(update={"seeds": (3,), "methods": suite.methods[:1]}), tmp_path / "runs", epoch=lines.append)
-    assert [line.split(", val/uar")[0] for line in lines] == [
-        "text_only fold 0 seed 3: epoch 1 of at most 2",
-        "text_only fold 0 seed 3: epoch 2 of at most 2",
-    ]
 
 
 def test_encoders_are_trained_with_the_method(manifest: Path, tiny_bert: str, tiny_speech: str, tmp_path: Path) -> None:

@@ -498,3 +498,17 @@ def test_fingerprint_is_that_of_a_moved_copy(
         row |= {"audio": f"{number}.wav", "room": number}
     moved = load(write_manifest(elsewhere, rows), tiny_bert, store=FeatureStore(tmp_path / "cache2"))
     assert moved.fingerprint == utterances.fingerprint
+
+
+@pytest.mark.parametrize("shares", [2, 3, 40])
+def test_shares_of_every_batch_make_up_the_batch(shares: int) -> None:
+    sizes = np.arange(50) % 7
+    whole = list(LengthBatches(sizes, 16, seed=1))
+    parts = [list(LengthBatches(sizes, 16, seed=1, share=(rank, shares))) for rank in range(shares)]
+    assert {len(part) for part in parts} == {len(whole)}, "every device takes every step"
+    for batch, *shared in zip(whole, *parts, strict=True):
+        assert all(shared)
+        assert set(batch) == set().union(*shared)
+        if shares <= len(batch):
+            assert sum(map(len, shared)) == len(batch)
+            assert max(map(len, shared)) - min(map(len, shared)) <= 1
