@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.results import COSTS, METRICS, ResultError, read_failures, read_results
+from benchmarks.results import COSTS, METRICS, ResultError, cost_columns, cost_values, read_failures, read_results
 
 KEYS = ["method", "variant", "track", "corpus", "protocol"]
 _TITLES = {"war": "WAR", "uar": "UAR", "macro_f1": "macro F1", "weighted_f1": "weighted F1", "ece": "ECE"}
@@ -123,7 +123,7 @@ def _row(spec: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         "_condition": _condition(spec),
         "_options": json.dumps(spec["options"], sort_keys=True),
         **{metric: result["scores"][metric] for metric in METRICS},
-        **{cost: result["costs"][cost] for cost in COSTS},
+        **cost_values(result),
         "coverage": utterances["usable"] / utterances["named"],
         **{f"war_{name}={value}": war for name, values in result["slices"].items() for value, war in values.items()},
         **{f"recall_{label}": recall for label, recall in result["scores"]["recall"].items()},
@@ -196,13 +196,7 @@ def _score_columns(rows: pd.DataFrame) -> dict[str, list[str]]:
     columns = _names(rows) | {"runs": [str(n) for n in rows["runs"]]}
     for metric in ("uar", "war", "macro_f1", "weighted_f1", "ece"):
         columns[_TITLES[metric]] = percentages(rows, metric)
-    return columns | {
-        "parameters": [f"{n / 1e6:.2f} M" if n >= 1e5 else f"{n / 1e3:.1f} k" for n in rows["parameters"]],
-        "training s": [f"{s:.1f}" for s in rows["train_seconds"]],
-        "train utt/s": [f"{n:.0f}" for n in rows["train_utterances_per_second"]],
-        "test utt/s": [f"{n:.0f}" for n in rows["test_utterances_per_second"]],
-        "peak MiB": [f"{n:.0f}" for n in rows["peak_memory_mib"]],
-    }
+    return columns | cost_columns(rows)
 
 
 def percentages(rows: pd.DataFrame, metric: str) -> list[str]:

@@ -12,8 +12,9 @@
 """
 
 import json
+import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,29 @@ import pandas as pd
 import yaml
 
 METRICS = ("war", "uar", "macro_f1", "weighted_f1", "ece")
-COSTS = ("parameters", "train_seconds", "train_utterances_per_second", "test_utterances_per_second", "peak_memory_mib")
+COSTS = (
+    "parameters",
+    "flops_per_utterance",
+    "train_seconds",
+    "train_utterances_per_second",
+    "test_utterances_per_second",
+    "latency_p50_ms",
+    "latency_p95_ms",
+    "peak_memory_mib",
+    "energy_joules",
+)
+
+
+_COST_TITLES: dict[str, tuple[str, Callable[[float], str]]] = {
+    "parameters": ("parameters", lambda n: f"{n / 1e6:.2f} M" if n >= 1e5 else f"{n / 1e3:.1f} k"),
+    "flops_per_utterance": ("MFLOPs/utt", lambda n: f"{n / 1e6:.3g}" if n < 1e9 else f"{n / 1e6:.0f}"),
+    "train_seconds": ("training s", lambda s: f"{s:.1f}"),
+    "train_utterances_per_second": ("train utt/s", lambda n: f"{n:.0f}"),
+    "test_utterances_per_second": ("test utt/s", lambda n: f"{n:.0f}"),
+    "latency_p50_ms": ("latency ms", lambda ms: f"{ms:.2f}" if ms < 10 else f"{ms:.1f}"),
+    "peak_memory_mib": ("peak MiB", lambda n: f"{n:.0f}"),
+    "energy_joules": ("energy kJ", lambda j: f"{j / 1000:.2f}"),
+}
 
 
 class ResultError(ValueError):
@@ -63,6 +86,21 @@ def record_failure(out: Path, run_id: str, spec: dict[str, Any], error: str, tra
     file = failure_file(out, run_id)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"spec": spec, "error": error, "traceback": traceback}, indent=1), encoding="utf-8")
+
+
+def cost_values(result: dict[str, Any]) -> dict[str, float]:
+    """The `COSTS` of a result; not a number where it has none: an older result, or a card that doesn't report its energy."""
+    costs = result["costs"]
+    return {name: math.nan if costs.get(name) is None else costs[name] for name in COSTS}
+
+
+def cost_columns(rows: pd.DataFrame) -> dict[str, list[str]]:
+    """The costs of a table's rows for reading, by title; a dash where one is unknown, no column where none is known."""
+    return {
+        title: ["–" if math.isnan(value) else write(value) for value in rows[name]]
+        for name, (title, write) in _COST_TITLES.items()
+        if rows[name].notna().any()
+    }
 
 
 def read_failures(out: Path) -> Iterator[tuple[str, dict[str, Any]]]:

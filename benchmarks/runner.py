@@ -31,7 +31,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from benchmarks import results
-from benchmarks.cost import CostMeter, parameter_counts
+from benchmarks.cost import CostMeter
 from benchmarks.plots import confusion_figure
 from benchmarks.spec import MethodSpec, RunSpec, Suite, SuiteError, code_version
 from datamodules.corpora import open_corpus
@@ -358,7 +358,6 @@ def _fit_and_test(job: Job, folder: Path, workers: int, epoch: Callable[[str], N
     _log_confusion(logger, model, "test", plan.classes)
     logger.finalize("success")
     predictions = _predictions(model, job)
-    total, trainable = parameter_counts(model)
     train, test = len(plan.folds[spec.fold].train), len(predictions)
     return {
         "scores": scores(predictions, plan.classes),
@@ -372,14 +371,7 @@ def _fit_and_test(job: Job, folder: Path, workers: int, epoch: Callable[[str], N
             "usable": len(job.utterances.table),
             "named": job.utterances.rows,
         },
-        "costs": {
-            "parameters": total,
-            "trainable_parameters": trainable,
-            "train_seconds": round(fit_seconds, 3),
-            "train_utterances_per_second": round(train * epochs / meter.train_seconds, 1),
-            "test_utterances_per_second": round(test / meter.test_seconds, 1),
-            "peak_memory_mib": round(meter.peak_memory_mib, 1),
-        },
+        "costs": meter.costs(model, fit_seconds, train * epochs, test),
         "headline": plan.headline,
         "features": {"audio": str(job.audio), "text": str(job.text)},
         "caveats": [*plan.caveats, *job.utterances.notes],
