@@ -336,5 +336,41 @@ def leaderboard(
     sys.stdout.write(board.to_csv() if output is Format.csv else board.to_markdown())
 
 
+ToleranceOption = Annotated[float, typer.Option(min=0.0, help="Probabilities that differ by no more are the same.")]
+
+
+@app.command()
+def reproduce(
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    corpus: Annotated[str | None, typer.Option(help="Where a manifest is now, if it has moved.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Where a named corpus is now, if it has moved.")] = None,
+    out: OutOption = Path("reproduced"),
+    threads: Annotated[int | None, typer.Option(help="CPU threads; as many as the original had, unless you say otherwise.")] = None,
+    tolerance: ToleranceOption = 1e-6,
+) -> None:
+    """Run a finished run again and tell what differs. Exit status 0: the predictions are identical; 1: they are not."""
+    with _plain_errors():
+        from benchmarks import provenance
+
+        reproduction = provenance.reproduce(folder, out, corpus, root, threads, tolerance)
+    typer.echo(str(reproduction))
+    raise typer.Exit(0 if reproduction.identical else 1)
+
+
+@app.command()
+def compare(
+    one: Annotated[Path, typer.Argument(help="Folder of results.")],
+    other: Annotated[Path, typer.Argument(help="Another.")],
+    tolerance: ToleranceOption = 1e-6,
+) -> None:
+    """Compare two folders of results run by run. Exit status 0: the same runs with the same predictions; 1: not."""
+    with _plain_errors():
+        from benchmarks import provenance
+
+        comparison = provenance.compare(one, other, tolerance)
+    typer.echo(str(comparison))
+    raise typer.Exit(0 if comparison.same else 1)
+
+
 if __name__ == "__main__":
     app()

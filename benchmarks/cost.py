@@ -38,7 +38,8 @@ def flops_per_utterance(model: FusionModule, batch: Batch) -> int:
     """
     with torch.inference_mode(), _unfused(), FlopCounterMode(display=False) as counter:
         model(model.encode(batch))
-    return round(counter.get_total_flops() / len(batch.utterance_id))
+    total: int = counter.get_total_flops()
+    return round(total / len(batch.utterance_id))
 
 
 @contextmanager
@@ -49,7 +50,11 @@ def _unfused() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN")  # setting any of mkldnn's flags says it
-            with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH):
+            with (
+                torch.backends.mkldnn.flags(enabled=False),
+                torch.backends.cudnn.flags(enabled=False),
+                sdpa_kernel(SDPBackend.MATH),
+            ):
                 yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
@@ -73,9 +78,10 @@ def latencies(trainer: L.Trainer, model: FusionModule, batch: Batch, seconds: fl
         logits.float().softmax(-1).cpu()
         return _now(model) - since
 
+    times: list[float] = []
     with torch.inference_mode():
         for least, limit, count in ((1, seconds / 4, most // 10), (3, seconds, most)):  # the first is the warm-up
-            started, times = time.perf_counter(), []
+            times, started = [], time.perf_counter()
             while len(times) < least or (len(times) < count and time.perf_counter() - started < limit):
                 times.append(answer())
     return times

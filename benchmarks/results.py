@@ -13,6 +13,7 @@
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,11 +116,43 @@ def read_results(out: Path) -> Iterator[tuple[str, dict[str, Any], dict[str, Any
     Raises:
         ResultError: If a file is damaged.
     """
-    for file in sorted(out.glob("*/result.json")):
-        if file.parent.name.startswith("."):
-            continue  # a run in progress, or what a killed one left
-        result = _load(file)
-        yield file.parent.name, result["spec"], result
+    if not out.is_dir():
+        return
+    with os.scandir(out) as entries:
+        # What begins with a dot is a run in progress, or what a killed one left.
+        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    for name in names:
+        try:
+            result = _load(out / name / "result.json")
+        except FileNotFoundError:  # the folder of failures, or one of somebody else's
+            continue
+        yield name, result["spec"], result
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The ``result.json`` of a finished run.
+
+    Raises:
+        ResultError: If there is none, or it is damaged.
+    """
+    if not is_finished(folder):
+        raise ResultError(f"{folder} is no folder of a finished run: it has no result.json")
+    return _load(folder / "result.json")
+
+
+def read_predictions(folder: Path) -> pd.DataFrame:
+    """The ``predictions.parquet`` of a finished run.
+
+    Raises:
+        ResultError: If there is none, or it is damaged.
+    """
+    from pyarrow import ArrowInvalid
+
+    file = folder / "predictions.parquet"
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ArrowInvalid) as error:
+        raise ResultError(f"{file} can't be read ({error}); remove its folder and run the suite again") from error
 
 
 def _load(file: Path) -> dict[str, Any]:

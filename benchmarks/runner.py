@@ -6,8 +6,6 @@ one is recorded and the rest go on.
 
 import logging
 import os
-import platform
-import subprocess
 import time
 import traceback
 import warnings
@@ -17,7 +15,6 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import version
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
@@ -33,6 +30,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from benchmarks import results
 from benchmarks.cost import CostMeter
 from benchmarks.plots import confusion_figure
+from benchmarks.provenance import environment
 from benchmarks.spec import MethodSpec, RunSpec, Suite, SuiteError, code_version
 from datamodules.corpora import open_corpus
 from datamodules.emotion import EmotionDataModule, Utterances, load_utterances
@@ -61,7 +59,8 @@ class Job(NamedTuple):
     """A run with the data it needs.
 
     ``audio`` and ``text`` are the features that the method reads. The utterances hold them, or, where their encoder is trained
-    with the method, what it reads: samples or token ids.
+    with the method, what it reads: samples or token ids. ``suite`` holds this run, and the other folds, alone; it is what makes the
+    run again, and no part of the spec because it tells where the data are.
     """
 
     spec: RunSpec
@@ -69,6 +68,7 @@ class Job(NamedTuple):
     plan: Plan
     audio: Feature
     text: Feature
+    suite: dict[str, Any] = {}  # noqa: RUF012 - never changed
 
 
 def resolve_precision(precision: str) -> str:
@@ -101,6 +101,11 @@ def expand(suite: Suite, precision: str = "auto", store: FeatureStore | None = N
         plan = apply_protocol(utterances.table, suite.protocol, suite.allow_speaker_overlap, corpus.name, utterances.audio.keys)
         return replace(utterances, table=plan.relabel(utterances.table)), plan
 
+    # A result is read in another folder than the one it was made from.
+    places = {
+        "corpus": str(Path(suite.corpus).resolve()) if Path(suite.corpus).is_file() else suite.corpus,
+        "root": suite.root and suite.root.resolve(),
+    }
     prepared = []
     for entry in suite.methods:
         audio_name, text_name, training, options = _conditions(suite, entry)
@@ -132,7 +137,8 @@ def expand(suite: Suite, precision: str = "auto", store: FeatureStore | None = N
                     max_seconds=suite.max_seconds,
                     code=code_version(entry.method),
                 )
-                jobs.append(Job(spec, utterances, plan, audio, text))
+                alone = suite.model_copy(update={**places, "methods": (entry,), "seeds": (seed,)})
+                jobs.append(Job(spec, utterances, plan, audio, text, alone.model_dump(mode="json")))
     return jobs
 
 
@@ -375,7 +381,8 @@ def _fit_and_test(job: Job, folder: Path, workers: int, epoch: Callable[[str], N
         "headline": plan.headline,
         "features": {"audio": str(job.audio), "text": str(job.text)},
         "caveats": [*plan.caveats, *job.utterances.notes],
-        "environment": environment(model),
+        "suite": job.suite,
+        "environment": environment(model.trainer.strategy.root_device),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }, predictions
 
@@ -452,35 +459,6 @@ def slice_scores(predictions: pd.DataFrame, slices: Sequence[str]) -> dict[str, 
 def _log_confusion(logger: TensorBoardLogger, model: FusionModule, split: str, classes: Sequence[str]) -> None:
     figure = confusion_figure(model.confusion.compute().cpu().numpy(), classes)
     logger.experiment.add_figure(f"{split}/confusion", figure)
-
-
-def environment(model: FusionModule) -> dict[str, Any]:
-    """What the run ran on."""
-    device = model.trainer.strategy.root_device
-    packages = ("torch", "lightning", "torchaudio", "transformers", "torchmetrics", "librosa", "pandas", "numpy")
-    return {
-        "fusion_zoo": version("fusion-zoo"),
-        "revision": _revision(),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in packages},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU",
-        "threads": torch.get_num_threads(),
-    }
-
-
-@cache
-def _revision() -> str | None:
-    """Commit of the checkout this code runs from, with ``-dirty`` for uncommitted changes; None for an installed package."""
-    here = Path(__file__).resolve().parent
-    try:
-        git = ["git", "-C", str(here)]
-        # An installed copy may lie inside a checkout of something else.
-        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True, check=False)  # noqa: S603
-        describe = [*git, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        done = subprocess.run(describe, capture_output=True, text=True, check=False)  # noqa: S603
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() or None if tracked.returncode == 0 else None
 
 
 def _quiet_lightning() -> None:
