@@ -327,12 +327,20 @@ def _progress(total: int) -> Iterator[Any]:
 def leaderboard(
     folder: Annotated[Path, typer.Argument(help="Folder of results.")],
     output: Annotated[Format, typer.Option("--format", help="md or csv.")] = Format.md,
+    pareto: Annotated[Path | None, typer.Option(help="Also draw scores against a cost into this file: .svg, .png or .pdf.")] = None,
+    cost: Annotated[str, typer.Option(help="Which cost: parameters, latency_p50_ms, train_seconds …")] = "flops_per_utterance",
 ) -> None:
     """Print the leaderboard of a folder of results."""
     with _plain_errors():
         from benchmarks.leaderboard import read_leaderboard
 
         board = read_leaderboard(folder)
+        if pareto is not None:
+            from benchmarks.plots import pareto_figure
+
+            if pareto.suffix not in {".svg", ".png", ".pdf"}:
+                raise typer.BadParameter(f"{pareto} must end in .svg, .png or .pdf", param_hint="--pareto")
+            pareto_figure(board.table, board.captions, cost).savefig(pareto)
     sys.stdout.write(board.to_csv() if output is Format.csv else board.to_markdown())
 
 

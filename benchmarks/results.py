@@ -36,6 +36,19 @@ COSTS = (
 )
 
 
+COST_NAMES = {
+    "parameters": "parameters",
+    "flops_per_utterance": "FLOPs per utterance",
+    "train_seconds": "training time, s",
+    "train_utterances_per_second": "utterances per second in training",
+    "test_utterances_per_second": "utterances per second at test",
+    "latency_p50_ms": "latency of one answer, median, ms",
+    "latency_p95_ms": "latency of one answer, 95th percentile, ms",
+    "peak_memory_mib": "peak memory in training, MiB",
+    "energy_joules": "energy of training, J",
+}
+"""What an axis says of each of `COSTS`."""
+
 _COST_TITLES: dict[str, tuple[str, Callable[[float], str]]] = {
     "parameters": ("parameters", lambda n: f"{n / 1e6:.2f} M" if n >= 1e5 else f"{n / 1e3:.1f} k"),
     "flops_per_utterance": ("MFLOPs/utt", lambda n: f"{n / 1e6:.3g}" if n < 1e9 else f"{n / 1e6:.0f}"),
