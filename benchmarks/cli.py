@@ -59,8 +59,23 @@ class Format(StrEnum):
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Show what a user can mend as a message; anything else is a bug and keeps its traceback."""
+def _plain_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Show what a user can mend as a message; anything else is a bug and keeps its traceback.
+
+    Args:
+        kinds: Errors that a user can mend; none for all there are, which loads torch.
+    """
+    try:
+        yield
+    except kinds or _all_kinds() as error:  # noqa: B030 - it is a tuple
+        typer.echo(f"fusion-zoo: {error}", err=True)
+        raise typer.Exit(2) from None
+    except PermissionError as error:
+        typer.echo(f"fusion-zoo: {error.filename}: {error.strerror}; check its permissions", err=True)
+        raise typer.Exit(2) from None
+
+
+def _all_kinds() -> tuple[type[Exception], ...]:
     from benchmarks.results import ResultError
     from benchmarks.spec import SuiteError
     from datamodules.features import FeatureError
@@ -69,9 +84,7 @@ def _plain_errors() -> Iterator[None]:
     from datamodules.protocols import ProtocolError
     from datamodules.store import StoreError
 
-    try:
-        yield
-    except (
+    return (
         BadInputError,
         UnknownNameError,
         ProtocolError,
@@ -80,12 +93,7 @@ def _plain_errors() -> Iterator[None]:
         StoreError,
         FeatureError,
         CheckpointError,
-    ) as error:
-        typer.echo(f"fusion-zoo: {error}", err=True)
-        raise typer.Exit(2) from None
-    except PermissionError as error:
-        typer.echo(f"fusion-zoo: {error.filename}: {error.strerror}; check its permissions", err=True)
-        raise typer.Exit(2) from None
+    )
 
 
 @app.command()
@@ -331,9 +339,11 @@ def leaderboard(
     cost: Annotated[str, typer.Option(help="Which cost: parameters, latency_p50_ms, train_seconds …")] = "flops_per_utterance",
 ) -> None:
     """Print the leaderboard of a folder of results."""
-    with _plain_errors():
-        from benchmarks.leaderboard import read_leaderboard
+    from benchmarks.leaderboard import read_leaderboard
+    from benchmarks.results import ResultError
+    from datamodules.problems import UnknownNameError
 
+    with _plain_errors(ResultError, UnknownNameError):
         board = read_leaderboard(folder)
         if pareto is not None:
             from benchmarks.plots import pareto_figure

@@ -87,27 +87,27 @@ def _result(spec: dict[str, Any], random: np.random.Generator) -> dict[str, Any]
     }
 
 
-def measure(out: Path) -> tuple[float, float]:
-    """Seconds and peak MiB of ``fusion-zoo leaderboard``."""
+def measure(out: Path) -> tuple[float, float, float]:
+    """Wall seconds, CPU seconds and peak MiB of ``fusion-zoo leaderboard``."""
     started = time.perf_counter()
     command = [sys.executable, "-m", "benchmarks.cli", "leaderboard", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"the leaderboard of {out} failed")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024
+    return time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def main(runs: Annotated[str, typer.Option(help="Sizes, comma-separated.")] = "1000,10000") -> None:
     """Print one line per size."""
-    typer.echo("runs, MiB of results, leaderboard s, peak MiB")
+    typer.echo("runs, MiB of results, leaderboard s, of which CPU s, peak MiB")
     for count in runs.split(","):
         with tempfile.TemporaryDirectory() as name:
             out = Path(name)
             write_runs(out, int(count))
             size = sum(file.stat().st_size for file in out.glob("*/*")) / 2**20
-            seconds, peak = measure(out)
-            typer.echo(f"{count},{size:.0f},{seconds:.2f},{peak:.0f}")
+            seconds, busy, peak = measure(out)
+            typer.echo(f"{count},{size:.0f},{seconds:.2f},{busy:.2f},{peak:.0f}")
 
 
 if __name__ == "__main__":

@@ -121,7 +121,9 @@ def _pareto_panel(axes: Axes, rows: pd.DataFrame, cost: str, metric: str) -> Non
     axes.step(costs[optimal][order], scores[optimal][order], where="pre" if more else "post", color=_BLUE, linewidth=1, alpha=0.5)
     axes.set_xlabel(f"{COST_NAMES[cost]} ({'more' if more else 'less'} is better)")
     axes.set_ylabel(f"{metric.upper() if len(metric) < 4 else metric.replace('_', ' ')} (%), mean ± sample deviation")
-    axes.margins(0.12, 0.1)
+    # Wide enough for the labels, and for a single point.
+    axes.set_xlim(costs.min() / _room(costs), costs.max() * _room(costs))
+    axes.margins(y=0.1)
     axes.grid(visible=True, which="major", linewidth=0.4, alpha=0.5)
     several = rows["method"].duplicated(keep=False)
     names = rows["method"].where(~several, rows["method"] + " (" + rows["variant"] + ")")
@@ -130,6 +132,11 @@ def _pareto_panel(axes: Axes, rows: pd.DataFrame, cost: str, metric: str) -> Non
         colour, weight = (_BLUE, "bold") if best else (_GREY, "normal")
         offset: dict[str, Any] = {"xytext": (0, 8), "textcoords": "offset points", "arrowprops": line, "in_layout": False}
         axes.annotate(name, at, color=colour, fontweight=weight, fontsize=8, **offset)
+
+
+def _room(costs: npt.NDArray[np.float64]) -> float:
+    """By which factor the axis goes beyond the costs on either side."""
+    return float(max((costs.max() / costs.min()) ** 0.15, 2.0))
 
 
 def _separate(axes: Axes) -> None:

@@ -179,7 +179,7 @@ def reproduce(
     set_threads(result["environment"]["threads"] if threads is None else threads)
     job = next((job for job in expand(suite, spec["precision"]) if job.spec.fold == spec["fold"]), None)
     now = {} if job is None else json.loads(job.spec.model_dump_json())
-    others = [key for key in ("corpus", "protocol", "classes", "audio", "text", "data") if now.get(key) != spec[key]]
+    others = [key for key in ("protocol", "classes", "audio", "text", "data") if now.get(key) != spec[key]]
     if job is None or others:
         told = "; ".join(f"{key} was {spec[key]}, is {now.get(key)}" for key in others)
         raise ResultError(
@@ -271,7 +271,7 @@ class Comparison:
 
 
 def compare(one: Path | str, other: Path | str, tolerance: float = TOLERANCE) -> Comparison:
-    """Compare two folders of results run by run; runs are the same if all but their code and their variant's name is.
+    """Compare two folders of results run by run; what differs only in code, and in what variant and corpus are called, is one run.
 
     Raises:
         ResultError: If one holds no finished run, or a file is damaged.
@@ -313,7 +313,7 @@ class _Run(NamedTuple):
 
 
 def _newest(out: Path) -> dict[str, _Run]:
-    """The newest run of every spec, by the spec without its code."""
+    """The newest run of every spec, by its `_key`."""
     found: dict[str, _Run] = {}
     for name, spec, result in read_results(out):
         run = _Run(out / name, spec, result["scores"], result["headline"], result["finished"])
@@ -326,7 +326,10 @@ def _newest(out: Path) -> dict[str, _Run]:
 
 
 def _key(spec: dict[str, Any], without: tuple[str, ...] = ()) -> str:
-    return json.dumps({key: value for key, value in spec.items() if key not in {"code", "variant", *without}}, sort_keys=True)
+    """What tells runs apart: the spec without its code, and without the corpus's name, since the data have a digest."""
+    return json.dumps(
+        {key: value for key, value in spec.items() if key not in {"code", "variant", "corpus", *without}}, sort_keys=True
+    )
 
 
 def _name(spec: dict[str, Any], single: bool = False) -> str:
