@@ -65,9 +65,10 @@ def _plain_errors(*kinds: type[Exception]) -> Iterator[None]:
     Args:
         kinds: Errors that a user can mend; none for all there are, which loads torch.
     """
+    expected = kinds or _all_kinds()
     try:
         yield
-    except kinds or _all_kinds() as error:  # noqa: B030 - it is a tuple
+    except expected as error:
         typer.echo(f"fusion-zoo: {error}", err=True)
         raise typer.Exit(2) from None
     except PermissionError as error:

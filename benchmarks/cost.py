@@ -1,9 +1,8 @@
 """What a run costs: time, throughput, memory, energy, and what one answer takes, measured where the work happens."""
 
+import math
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -12,8 +11,7 @@ import lightning as L
 import numpy as np
 import psutil
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from datamodules.batch import Batch
 from zoo.base import FusionModule
@@ -36,28 +34,41 @@ def flops_per_utterance(model: FusionModule, batch: Batch) -> int:
         model: In evaluation mode, on the device of ``batch``.
         batch: Shapes as in `Batch`.
     """
-    with torch.inference_mode(), _unfused(), FlopCounterMode(display=False) as counter:
-        model(model.encode(batch))
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # a whole encoder layer in one kernel, in which the counter sees nothing
+    try:
+        with torch.inference_mode(), FlopCounterMode(display=False, custom_mapping=_UNCOUNTED) as counter:
+            model(model.encode(batch))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     total: int = counter.get_total_flops()
     return round(total / len(batch.utterance_id))
 
 
-@contextmanager
-def _unfused() -> Iterator[None]:
-    """Without the fused kernels of LSTM, GRU and attention, in which the counter sees no operation at all."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN")  # setting any of mkldnn's flags says it
-            with (
-                torch.backends.mkldnn.flags(enabled=False),
-                torch.backends.cudnn.flags(enabled=False),
-                sdpa_kernel(SDPBackend.MATH),
-            ):
-                yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+def _recurrent_flops(x: Sequence[int], *weights: Any, **_: object) -> int:  # noqa: ANN401
+    """Operations of the kernels that run a recurrent layer at once: each step multiplies input and state by every weight once.
+
+    Args:
+        x: Shape of the input, (T, B, D) or (B, T, D).
+        weights: Arguments of the kernel, shapes in place of tensors: first the layer's weight matrices and biases, or a list of
+            those of all layers, then others.
+    """
+    found = weights[0] if isinstance(weights[0], list) else weights[:2]
+    return 2 * x[0] * x[1] * sum(math.prod(shape) for shape in found if len(shape) == 2)
+
+
+def _attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: object, **__: object) -> int:
+    """PyTorch's own count for attention on cards, given the shapes (B, heads, L, D)."""
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+
+
+_UNCOUNTED: dict[Any, Callable[..., int]] = {
+    torch.ops.aten.mkldnn_rnn_layer: _recurrent_flops,
+    torch.ops.aten._cudnn_rnn: _recurrent_flops,
+    torch.ops.aten.miopen_rnn: _recurrent_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+}
+"""Kernels that PyTorch's counter doesn't know: LSTM and GRU on the CPU and on cards, attention on the CPU."""
 
 
 def latencies(trainer: L.Trainer, model: FusionModule, batch: Batch, seconds: float = 0.5, most: int = 100) -> list[float]:
