@@ -163,8 +163,8 @@ def reproduce(
         tolerance: Up to which difference probabilities are the same.
 
     Raises:
-        ResultError: If the run doesn't say what it was made from, the data or the features are others, ``out`` holds the run
-            already, or the run fails.
+        ResultError: If the run doesn't say what it was made from, the data or the features are others, ``out`` holds the
+            original or a repetition already, or the run fails.
         BadInputError: If the corpus isn't there.
     """
     from benchmarks.runner import expand, run, set_threads
@@ -175,6 +175,8 @@ def reproduce(
     spec = result["spec"]
     if "suite" not in result:
         raise ResultError(f"{folder} was made by a version that didn't keep where its data came from; run its suite again")
+    if out.resolve() == folder.resolve().parent:
+        raise ResultError(f"{out} holds the original; name another folder with --out")
     suite = Suite(**result["suite"] | ({"corpus": corpus} if corpus else {}) | ({"root": root} if root else {}))
     set_threads(result["environment"]["threads"] if threads is None else threads)
     job = next((job for job in expand(suite, spec["precision"]) if job.spec.fold == spec["fold"]), None)
