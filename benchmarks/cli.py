@@ -94,8 +94,24 @@ def _takes_execution(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Show what a user can mend as a message; anything else is a bug and keeps its traceback."""
+def _plain_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Show what a user can mend as a message; anything else is a bug and keeps its traceback.
+
+    Args:
+        kinds: Errors that a user can mend; none for all there are, which loads torch.
+    """
+    expected = kinds or _all_kinds()
+    try:
+        yield
+    except expected as error:
+        typer.echo(f"fusion-zoo: {error}", err=True)
+        raise typer.Exit(2) from None
+    except PermissionError as error:
+        typer.echo(f"fusion-zoo: {error.filename}: {error.strerror}; check its permissions", err=True)
+        raise typer.Exit(2) from None
+
+
+def _all_kinds() -> tuple[type[Exception], ...]:
     from benchmarks.results import ResultError
     from benchmarks.spec import ExecutionError, SuiteError
     from datamodules.features import FeatureError
@@ -104,9 +120,7 @@ def _plain_errors() -> Iterator[None]:
     from datamodules.protocols import ProtocolError
     from datamodules.store import StoreError
 
-    try:
-        yield
-    except (
+    return (
         BadInputError,
         UnknownNameError,
         ProtocolError,
@@ -116,12 +130,7 @@ def _plain_errors() -> Iterator[None]:
         StoreError,
         FeatureError,
         CheckpointError,
-    ) as error:
-        typer.echo(f"fusion-zoo: {error}", err=True)
-        raise typer.Exit(2) from None
-    except PermissionError as error:
-        typer.echo(f"fusion-zoo: {error.filename}: {error.strerror}; check its permissions", err=True)
-        raise typer.Exit(2) from None
+    )
 
 
 @app.command()
@@ -403,13 +412,59 @@ def _progress(total: int) -> Iterator[Any]:
 def leaderboard(
     folder: Annotated[Path, typer.Argument(help="Folder of results.")],
     output: Annotated[Format, typer.Option("--format", help="md or csv.")] = Format.md,
+    pareto: Annotated[Path | None, typer.Option(help="Also draw scores against a cost into this file: .svg, .png or .pdf.")] = None,
+    cost: Annotated[str, typer.Option(help="Which cost: parameters, latency_p50_ms, train_seconds …")] = "flops_per_utterance",
 ) -> None:
     """Print the leaderboard of a folder of results."""
-    with _plain_errors():
-        from benchmarks.leaderboard import read_leaderboard
+    from benchmarks.leaderboard import read_leaderboard
+    from benchmarks.results import ResultError
+    from datamodules.problems import UnknownNameError
 
+    with _plain_errors(ResultError, UnknownNameError):
         board = read_leaderboard(folder)
+        if pareto is not None:
+            from benchmarks.plots import pareto_figure
+
+            if pareto.suffix not in {".svg", ".png", ".pdf"}:
+                raise typer.BadParameter(f"{pareto} must end in .svg, .png or .pdf", param_hint="--pareto")
+            pareto_figure(board.table, board.captions, cost).savefig(pareto)
     sys.stdout.write(board.to_csv() if output is Format.csv else board.to_markdown())
+
+
+ToleranceOption = Annotated[float, typer.Option(min=0.0, help="Probabilities that differ by no more are the same.")]
+
+
+@app.command()
+def reproduce(
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    corpus: Annotated[str | None, typer.Option(help="Where a manifest is now, if it has moved.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Where a named corpus is now, if it has moved.")] = None,
+    out: OutOption = Path("reproduced"),
+    threads: Annotated[int | None, typer.Option(help="CPU threads; as many as the original had, unless you say otherwise.")] = None,
+    tolerance: ToleranceOption = 1e-6,
+) -> None:
+    """Run a finished run again and tell what differs. Exit status 0: the predictions are identical; 1: they are not."""
+    with _plain_errors():
+        from benchmarks import provenance
+
+        reproduction = provenance.reproduce(folder, out, corpus, root, threads, tolerance)
+    typer.echo(str(reproduction))
+    raise typer.Exit(0 if reproduction.identical else 1)
+
+
+@app.command()
+def compare(
+    one: Annotated[Path, typer.Argument(help="Folder of results.")],
+    other: Annotated[Path, typer.Argument(help="Another.")],
+    tolerance: ToleranceOption = 1e-6,
+) -> None:
+    """Compare two folders of results run by run. Exit status 0: the same runs with the same predictions; 1: not."""
+    with _plain_errors():
+        from benchmarks import provenance
+
+        comparison = provenance.compare(one, other, tolerance)
+    typer.echo(str(comparison))
+    raise typer.Exit(0 if comparison.same else 1)
 
 
 if __name__ == "__main__":

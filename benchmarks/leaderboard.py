@@ -6,15 +6,26 @@ else is another table, with its own caption.
 
 import json
 import math
-from collections import Counter
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from benchmarks.results import CLASS_METRICS, COSTS, METRICS, MULTILABEL_METRICS, ResultError, read_failures, read_results
+from benchmarks.results import (
+    CLASS_METRICS,
+    COSTS,
+    METRICS,
+    MULTILABEL_METRICS,
+    ResultError,
+    cost_columns,
+    cost_values,
+    read_failures,
+    read_results,
+)
 
 KEYS = ["method", "variant", "track", "corpus", "protocol"]
 _TITLES = {"war": "WAR", "uar": "UAR", "macro_f1": "macro F1", "weighted_f1": "weighted F1", "ece": "ECE"} | {
@@ -88,14 +99,20 @@ def read_leaderboard(out: Path | str, only: Mapping[str, str] | None = None) -> 
         ResultError: If there is none, or one is damaged.
     """
     out = Path(out)
-    runs = [
+    flat = (
         _row(spec if only is None else spec | {"variant": only[name]}, result)
         for name, spec, result in read_results(out)
         if only is None or name in only
-    ]
-    if not runs:
+    )
+    # In pieces, because a frame takes a tenth of the memory of the dictionaries that it is made from; and with texts as objects,
+    # so that those which runs share are held once.
+    chunks = []
+    with pd.option_context("future.infer_string", False):
+        while not (chunk := pd.DataFrame(islice(flat, 500))).empty:
+            chunks.append(chunk)
+    if not chunks:
         raise ResultError(f"{out} holds no finished run; 'fusion-zoo bench --out {out}' makes some")
-    frame = pd.DataFrame(runs).sort_values("finished", kind="stable")
+    frame = pd.concat(chunks, ignore_index=True).sort_values("finished", kind="stable")
     identity = ["_condition", "method", "_options", "fold", "seed"]
     superseded = frame[frame.duplicated(identity, keep="last")].groupby("_condition").size()
     frame = frame.drop_duplicates(identity, keep="last").sort_values([*identity], kind="stable")
@@ -139,24 +156,24 @@ def _row(spec: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         "fold": spec["fold"],
         "seed": spec["seed"],
         "_condition": _condition(spec),
-        "_options": json.dumps(spec["options"], sort_keys=True),
+        "_options": _text(spec["options"]),
         **_metric_values(result["scores"]),
-        **{cost: result["costs"][cost] for cost in COSTS},
+        **cost_values(result),
         "coverage": utterances["usable"] / utterances["named"],
         **{f"war_{name}={value}": war for name, values in result["slices"].items() for value, war in values.items()},
         "_baselines": {name: _metric_values(scores) for name, scores in result.get("baselines", {}).items()},
         "audio": result["features"]["audio"] + _fine_tuned(spec, "audio"),
         "text": result["features"]["text"] + _fine_tuned(spec, "text"),
         "_fine_tuned": "".join(f", {m}{tuned}" for m in ("audio", "text") if (tuned := _fine_tuned(spec, m))),
-        "training": json.dumps(spec["training"], sort_keys=True),
+        "training": _text(spec["training"]),
         "headline": result["headline"],
         "finished": result["finished"],
         "precision": spec["precision"],
         "max_seconds": spec["max_seconds"],
         "_device": result["environment"]["device"],
         "_revision": result["environment"]["revision"],
-        "_utterances": utterances,
-        "_caveats": result["caveats"],
+        "_utterances": _text(utterances),
+        "_caveats": _text(result["caveats"]),
     }
 
 
@@ -211,19 +228,24 @@ def _condition(spec: dict[str, Any]) -> str:
     if spec["track"] == "controlled":  # in the other track every method has features of its own, and so another digest
         keys += ["data", "audio", "text", "training"]
     encoders = {f"{modality}_encoder": _fine_tuned(spec, modality) for modality in ("audio", "text")}
-    return json.dumps({key: spec[key] for key in keys} | encoders, sort_keys=True)
+    return _text({key: spec[key] for key in keys} | encoders)
+
+
+def _text(value: object) -> str:
+    """JSON, kept once however many runs share it."""
+    return sys.intern(json.dumps(value, sort_keys=True))
 
 
 def _identity(spec: dict[str, Any]) -> tuple[Any, ...]:
     """What two runs that differ only in the code share."""
-    return _condition(spec), spec["method"], json.dumps(spec["options"], sort_keys=True), spec["fold"], spec["seed"]
+    return _condition(spec), spec["method"], _text(spec["options"]), spec["fold"], spec["seed"]
 
 
 def _captions(rows: pd.DataFrame, superseded: int) -> list[str]:
     """The caption, then one line per fact or caveat that a reader of the numbers must know."""
     first = rows.iloc[0]
-    counts, training = first["_utterances"], json.loads(first["training"])
-    test = rows.groupby("fold")["_utterances"].first().map(lambda u: u["test"]).sum()
+    counts, training = json.loads(first["_utterances"]), json.loads(first["training"])
+    test = rows.groupby("fold")["_utterances"].first().map(lambda counts: json.loads(counts)["test"]).sum()
     budget = (
         f"at most {training['max_epochs']} epochs, patience {training['patience']} on validation {_TITLES[first['headline']]}, "
         f"batch {training['batch_size']}, AdamW {training['lr']:g}, class weights {training['class_weights']}"
@@ -238,7 +260,7 @@ def _captions(rows: pd.DataFrame, superseded: int) -> list[str]:
         f"coverage: {counts['usable']} of {counts['named']} utterances ({100 * counts['usable'] / counts['named']:.1f} %)",
         f"device {', '.join(sorted(set(rows['_device'])))}; revision {', '.join(sorted({str(r) for r in rows['_revision']}))}",
     ]
-    facts += Counter(caveat for caveats in rows["_caveats"] for caveat in caveats)
+    facts += dict.fromkeys(caveat for caveats in rows["_caveats"].unique() for caveat in json.loads(caveats))
     if superseded:
         facts.append(f"{superseded} older runs of the same method, fold and seed are not counted")
     return facts
@@ -253,13 +275,7 @@ def _score_columns(rows: pd.DataFrame) -> dict[str, list[str]]:
     columns = _names(rows) | {"runs": [str(n) for n in rows["runs"]]}
     for metric in _metrics(rows):
         columns[_TITLES[metric]] = percentages(rows, metric)
-    return columns | {
-        "parameters": [f"{n / 1e6:.2f} M" if n >= 1e5 else f"{n / 1e3:.1f} k" for n in rows["parameters"]],
-        "training s": [f"{s:.1f}" for s in rows["train_seconds"]],
-        "train utt/s": [f"{n:.0f}" for n in rows["train_utterances_per_second"]],
-        "test utt/s": [f"{n:.0f}" for n in rows["test_utterances_per_second"]],
-        "peak MiB": [f"{n:.0f}" for n in rows["peak_memory_mib"]],
-    }
+    return columns | cost_columns(rows)
 
 
 def percentages(rows: pd.DataFrame, metric: str) -> list[str]:

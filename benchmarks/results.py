@@ -12,8 +12,10 @@
 """
 
 import json
+import math
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,42 @@ METRICS = ("war", "uar", "macro_f1", "weighted_f1", "ece")
 MULTILABEL_METRICS = ("mean_weighted_accuracy", "mean_weighted_f1", "mean_roc_auc")
 """Of a multi-label task, instead: means over the classes of the following."""
 CLASS_METRICS = ("weighted_accuracy", "weighted_f1", "roc_auc")
-COSTS = ("parameters", "train_seconds", "train_utterances_per_second", "test_utterances_per_second", "peak_memory_mib")
+COSTS = (
+    "parameters",
+    "flops_per_utterance",
+    "train_seconds",
+    "train_utterances_per_second",
+    "test_utterances_per_second",
+    "latency_p50_ms",
+    "latency_p95_ms",
+    "peak_memory_mib",
+    "energy_joules",
+)
+
+
+COST_NAMES = {
+    "parameters": "parameters",
+    "flops_per_utterance": "FLOPs per utterance",
+    "train_seconds": "training time, s",
+    "train_utterances_per_second": "utterances per second in training",
+    "test_utterances_per_second": "utterances per second at test",
+    "latency_p50_ms": "latency of one answer, median, ms",
+    "latency_p95_ms": "latency of one answer, 95th percentile, ms",
+    "peak_memory_mib": "peak memory in training, MiB",
+    "energy_joules": "energy of training, J",
+}
+"""What an axis says of each of `COSTS`."""
+
+_COST_TITLES: dict[str, tuple[str, Callable[[float], str]]] = {
+    "parameters": ("parameters", lambda n: f"{n / 1e6:.2f} M" if n >= 1e5 else f"{n / 1e3:.1f} k"),
+    "flops_per_utterance": ("MFLOPs/utt", lambda n: f"{n / 1e6:.3g}" if n < 1e9 else f"{n / 1e6:.0f}"),
+    "train_seconds": ("training s", lambda s: f"{s:.1f}"),
+    "train_utterances_per_second": ("train utt/s", lambda n: f"{n:.0f}"),
+    "test_utterances_per_second": ("test utt/s", lambda n: f"{n:.0f}"),
+    "latency_p50_ms": ("latency ms", lambda ms: f"{ms:.2f}" if ms < 10 else f"{ms:.1f}"),
+    "peak_memory_mib": ("peak MiB", lambda n: f"{n:.0f}"),
+    "energy_joules": ("energy kJ", lambda j: f"{j / 1000:.2f}"),
+}
 
 
 class ResultError(ValueError):
@@ -95,6 +132,21 @@ def record_failure(out: Path, run_id: str, spec: dict[str, Any], error: str, tra
     file.write_text(json.dumps({"spec": spec, "error": error, "traceback": traceback}, indent=1), encoding="utf-8")
 
 
+def cost_values(result: dict[str, Any]) -> dict[str, float]:
+    """The `COSTS` of a result; not a number where it has none: an older result, or a card that doesn't report its energy."""
+    costs = result["costs"]
+    return {name: math.nan if costs.get(name) is None else costs[name] for name in COSTS}
+
+
+def cost_columns(rows: pd.DataFrame) -> dict[str, list[str]]:
+    """The costs of a table's rows for reading, by title; a dash where one is unknown, no column where none is known."""
+    return {
+        title: ["–" if math.isnan(value) else write(value) for value in rows[name]]
+        for name, (title, write) in _COST_TITLES.items()
+        if rows[name].notna().any()
+    }
+
+
 def read_failures(out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Run id and spec of every recorded failure under ``out``."""
     for file in sorted((out / "failed").glob("*.json")):
@@ -107,11 +159,43 @@ def read_results(out: Path) -> Iterator[tuple[str, dict[str, Any], dict[str, Any
     Raises:
         ResultError: If a file is damaged.
     """
-    for file in sorted(out.glob("*/result.json")):
-        if file.parent.name.startswith("."):
-            continue  # a run in progress, or what a killed one left
-        result = _load(file)
-        yield file.parent.name, result["spec"], result
+    if not out.is_dir():
+        return
+    with os.scandir(out) as entries:
+        # What begins with a dot is a run in progress, or what a killed one left.
+        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    for name in names:
+        try:
+            result = _load(out / name / "result.json")
+        except FileNotFoundError:  # the folder of failures, or one of somebody else's
+            continue
+        yield name, result["spec"], result
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The ``result.json`` of a finished run.
+
+    Raises:
+        ResultError: If there is none, or it is damaged.
+    """
+    if not is_finished(folder):
+        raise ResultError(f"{folder} is no folder of a finished run: it has no result.json")
+    return _load(folder / "result.json")
+
+
+def read_predictions(folder: Path) -> pd.DataFrame:
+    """The ``predictions.parquet`` of a finished run.
+
+    Raises:
+        ResultError: If there is none, or it is damaged.
+    """
+    from pyarrow import ArrowInvalid
+
+    file = folder / "predictions.parquet"
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ArrowInvalid) as error:
+        raise ResultError(f"{file} can't be read ({error}); remove its folder and run the suite again") from error
 
 
 def _load(file: Path) -> dict[str, Any]:

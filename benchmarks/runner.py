@@ -5,8 +5,6 @@ one is recorded and the rest go on.
 """
 
 import logging
-import platform
-import subprocess
 import time
 import traceback
 import warnings
@@ -14,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,8 +24,9 @@ from lightning.pytorch.loggers import Logger
 from torchmetrics.functional.classification import multilabel_confusion_matrix
 
 from benchmarks import parallel, results
-from benchmarks.cost import CostMeter, parameter_counts
+from benchmarks.cost import CostMeter
 from benchmarks.plots import confusion_figure
+from benchmarks.provenance import environment
 from benchmarks.spec import Execution, MethodSpec, RunSpec, Suite, SuiteError, code_version
 from benchmarks.tracking import log_figure, open_loggers
 from datamodules.batch import Task, encode_labels
@@ -59,7 +57,8 @@ class Job(NamedTuple):
     """A run with the data it needs.
 
     ``audio`` and ``text`` are the features that the method reads. The utterances hold them, or, where their encoder is trained
-    with the method, what it reads: samples or token ids.
+    with the method, what it reads: samples or token ids. ``suite`` holds this run, and the other folds, alone; it is what makes the
+    run again, and no part of the spec because it tells where the data are.
     """
 
     spec: RunSpec
@@ -67,6 +66,7 @@ class Job(NamedTuple):
     plan: Plan
     audio: Feature
     text: Feature
+    suite: dict[str, Any] = {}  # noqa: RUF012 - never changed
 
 
 def resolve_precision(precision: str) -> str:
@@ -100,6 +100,11 @@ def expand(suite: Suite, precision: str = "auto", store: FeatureStore | None = N
         plan = apply_protocol(utterances.table, suite.protocol, suite.allow_speaker_overlap, corpus.name, utterances.audio.keys)
         return replace(utterances, table=plan.relabel(utterances.table)), plan
 
+    # A result is read in another folder than the one it was made from.
+    places = {
+        "corpus": str(Path(suite.corpus).resolve()) if Path(suite.corpus).is_file() else suite.corpus,
+        "root": suite.root and suite.root.resolve(),
+    }
     prepared = []
     for entry in suite.methods:
         audio_name, text_name, training, options = _conditions(suite, entry)
@@ -131,7 +136,8 @@ def expand(suite: Suite, precision: str = "auto", store: FeatureStore | None = N
                     max_seconds=suite.max_seconds,
                     code=code_version(entry.method),
                 )
-                jobs.append(Job(spec, utterances, plan, audio, text))
+                alone = suite.model_copy(update={**places, "methods": (entry,), "seeds": (seed,)})
+                jobs.append(Job(spec, utterances, plan, audio, text, alone.model_dump(mode="json")))
     return jobs
 
 
@@ -289,7 +295,6 @@ def _fit_and_test_logged(
     trainer.test(model, data, ckpt_path=best, verbose=False)
     _log_confusion(loggers, model, "test", plan.classes)
     predictions = _predictions(model, job)
-    total, trainable = parameter_counts(model)
     train, test = len(plan.folds[spec.fold].train), len(predictions)
     return {
         "task": plan.task,
@@ -305,18 +310,12 @@ def _fit_and_test_logged(
             "usable": len(job.utterances.table),
             "named": job.utterances.rows,
         },
-        "costs": {
-            "parameters": total,
-            "trainable_parameters": trainable,
-            "train_seconds": round(fit_seconds, 3),
-            "train_utterances_per_second": round(train * epochs / meter.train_seconds, 1),
-            "test_utterances_per_second": round(test / meter.test_seconds, 1),
-            "peak_memory_mib": round(meter.peak_memory_mib, 1),
-        },
+        "costs": meter.costs(model, fit_seconds, train * epochs, test),
         "headline": plan.headline,
         "features": {"audio": str(job.audio), "text": str(job.text)},
         "caveats": [*plan.caveats, *model.caveats, *job.utterances.notes, *parallel.caveats(execution.devices)],
-        "environment": environment(model),
+        "suite": job.suite,
+        "environment": environment(model.trainer.strategy.root_device),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }, predictions
 
@@ -436,35 +435,6 @@ def _log_confusion(loggers: Sequence[Logger], model: FusionModule, split: str, c
             log_figure(loggers, f"{split}/confusion/{name}", confusion_figure(of_class, (f"not {name}", name)))
     else:
         log_figure(loggers, f"{split}/confusion", confusion_figure(counts, classes))
-
-
-def environment(model: FusionModule) -> dict[str, Any]:
-    """What the run ran on."""
-    device = model.trainer.strategy.root_device
-    packages = ("torch", "lightning", "torchaudio", "transformers", "torchmetrics", "librosa", "pandas", "numpy")
-    return {
-        "fusion_zoo": version("fusion-zoo"),
-        "revision": _revision(),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in packages},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU",
-        "threads": torch.get_num_threads(),
-    }
-
-
-@cache
-def _revision() -> str | None:
-    """Commit of the checkout this code runs from, with ``-dirty`` for uncommitted changes; None for an installed package."""
-    here = Path(__file__).resolve().parent
-    try:
-        git = ["git", "-C", str(here)]
-        # An installed copy may lie inside a checkout of something else.
-        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True, check=False)  # noqa: S603
-        describe = [*git, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        done = subprocess.run(describe, capture_output=True, text=True, check=False)  # noqa: S603
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() or None if tracked.returncode == 0 else None
 
 
 def _quiet_lightning() -> None:

@@ -5,7 +5,7 @@ by length, masks come with the tensors, and the order of batches depends on the 
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.audio import AudioError, Clip, inspect_clip, load_clip
-from datamodules.batch import IGNORED, Item, Task, collate_dialogues, collate_utterances, encode_labels
+from datamodules.batch import IGNORED, Batch, Item, Task, collate_dialogues, collate_utterances, encode_labels
 from datamodules.corpora import Corpus, Reading
 from datamodules.features import Feature, FeatureError, Transform
 from datamodules.fingerprint import Fingerprint, find_copies, near_duplicates
@@ -287,12 +287,22 @@ class EmotionDataModule(L.LightningDataModule):
         """The test split, short items first."""
         return self._loader("test", shuffle=False)
 
+    def single(self) -> Batch:
+        """One item of the validation split, of median size, as a batch of its own: what the costs of an answer are measured on."""
+        split = self._splits["val"]
+        middle = int(np.argsort(split.sizes, kind="stable")[len(split) // 2])
+        return self._collate([split[middle]])
+
+    @property
+    def _collate(self) -> Callable[[Any], Batch]:
+        return collate_utterances if self.unit == "utterance" else collate_dialogues
+
     def _loader(self, name: str, shuffle: bool, share: tuple[int, int] = (0, 1)) -> DataLoader[Any]:
         split = self._splits[name]
         return DataLoader(
             split,
             batch_sampler=LengthBatches(split.sizes, self.batch_size, self.seed if shuffle else None, share),
-            collate_fn=collate_utterances if self.unit == "utterance" else collate_dialogues,
+            collate_fn=self._collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),

@@ -129,6 +129,27 @@ def test_the_newest_of_two_versions_counts_and_the_table_says_so(tmp_path: Path)
     assert "1 older runs" in board.to_markdown()
 
 
+def test_costs_that_older_results_lack_are_a_dash(tmp_path: Path) -> None:
+    write_run(tmp_path, "old", 0, 0.6)
+    alone = read_leaderboard(tmp_path).to_markdown()
+    assert "latency ms" not in alone
+    write_run(tmp_path, "new", 0, 0.7)
+    (file,) = tmp_path.glob("new*/result.json")
+    result = json.loads(file.read_text())
+    result["costs"] |= {"flops_per_utterance": 1.5e6, "latency_p50_ms": 2.5, "latency_p95_ms": 3.0, "energy_joules": None}
+    file.write_text(json.dumps(result))
+    board = read_leaderboard(tmp_path)
+    table = board.table.set_index("method")
+    assert table.loc["new", "flops_per_utterance"] == 1.5e6
+    assert table.loc["old", ["flops_per_utterance", "latency_p50_ms", "energy_joules"]].isna().all()
+    rows = [[cell.strip() for cell in line.split("|")] for line in board.to_markdown().splitlines() if line.startswith("|")]
+    cells = {row[1]: row for row in reversed(rows)}  # the first table's rows come last, and count
+    for method, flops, latency in (("new", "1.5", "2.50"), ("old", "–", "–")):
+        assert cells[method][cells["method"].index("MFLOPs/utt")] == flops
+        assert cells[method][cells["method"].index("latency ms")] == latency
+    assert "energy" not in board.to_markdown()
+
+
 def test_no_results_and_damaged_results_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="holds no finished run"):
         read_leaderboard(tmp_path)
