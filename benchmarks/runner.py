@@ -130,6 +130,7 @@ def expand(suite: Suite, precision: str = "auto", store: FeatureStore | None = N
                     precision=resolve_precision(precision),
                     seed=seed,
                     max_seconds=suite.max_seconds,
+                    absent=suite.absent,
                     code=code_version(entry.method),
                 )
                 jobs.append(Job(spec, utterances, plan, audio, text))
@@ -311,17 +312,9 @@ def _run_and_record(job: Job, out: Path, workers: int, epoch: Callable[[str], No
 
 def _fit_and_test(job: Job, folder: Path, workers: int, epoch: Callable[[str], None] | None) -> tuple[dict[str, Any], pd.DataFrame]:
     spec, plan = job.spec, job.plan
-    _quiet_lightning()
+    quiet_lightning()
     L.seed_everything(spec.seed, workers=True, verbose=False)
-    data = EmotionDataModule(
-        job.utterances,
-        plan.folds[spec.fold],
-        plan.classes,
-        get_method(spec.method).unit,
-        items_per_batch(job),
-        spec.seed,
-        workers,
-    )
+    data = data_module(job, workers)
     model = create(spec.method, audio_dim=job.audio.width, text_dim=job.text.width, num_classes=len(plan.classes), **spec.options)
     model.training_options = spec.training
     for modality, feature, settings in (("audio", job.audio, spec.audio_encoder), ("text", job.text, spec.text_encoder)):
@@ -357,7 +350,7 @@ def _fit_and_test(job: Job, folder: Path, workers: int, epoch: Callable[[str], N
     trainer.test(model, data, ckpt_path="best", verbose=False)
     _log_confusion(logger, model, "test", plan.classes)
     logger.finalize("success")
-    predictions = _predictions(model, job)
+    predictions = predictions_of(model, job)
     total, trainable = parameter_counts(model)
     train, test = len(plan.folds[spec.fold].train), len(predictions)
     return {
@@ -386,6 +379,14 @@ def _fit_and_test(job: Job, folder: Path, workers: int, epoch: Callable[[str], N
         "environment": environment(model),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }, predictions
+
+
+def data_module(job: Job, workers: int = 0, test: Utterances | None = None) -> EmotionDataModule:
+    """The batches of a job; ``test`` as of `EmotionDataModule`."""
+    spec, plan = job.spec, job.plan
+    unit = get_method(spec.method).unit
+    fold = plan.folds[spec.fold]
+    return EmotionDataModule(job.utterances, fold, plan.classes, unit, items_per_batch(job), spec.seed, workers, spec.absent, test)
 
 
 def items_per_batch(job: Job) -> int:
@@ -417,7 +418,7 @@ class _EpochReport(L.Callback):
         self._tell(f"{self._name}: epoch {trainer.current_epoch + 1} of at most {self._most}, {self._monitor} {score:.3f}")
 
 
-def _predictions(model: FusionModule, job: Job) -> pd.DataFrame:
+def predictions_of(model: FusionModule, job: Job) -> pd.DataFrame:
     """Every test utterance with its label, slices and probabilities ``p_<class>``, in the order of the fold."""
     fold = job.plan.folds[job.spec.fold]
     facts = job.utterances.table.set_index("utterance_id").loc[list(fold.test), ["label", *job.utterances.slices]].reset_index()
@@ -491,7 +492,7 @@ def _revision() -> str | None:
     return done.stdout.strip() or None if tracked.returncode == 0 else None
 
 
-def _quiet_lightning() -> None:
+def quiet_lightning() -> None:
     """Keep Lightning's notices off the screen: one line per run is enough."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

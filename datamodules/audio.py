@@ -3,11 +3,14 @@
 import os
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
+
+if TYPE_CHECKING:
+    from datamodules.corruptions import AudioCorruption
 
 TOLERANCE = 0.5
 """Seconds by which a clip's end may lie beyond its file's, since annotations are rounded; more is an error."""
@@ -35,11 +38,12 @@ class AudioError(ValueError):
 
 
 class Clip(NamedTuple):
-    """A file, or the part of it from ``start`` to ``end`` (seconds; None for the file's own ends)."""
+    """A file, or the part of it from ``start`` to ``end`` (seconds; None for the file's own ends), perhaps corrupted on reading."""
 
     path: Path
     start: float | None = None
     end: float | None = None
+    corruption: "AudioCorruption | None" = None
 
 
 class AudioInfo(NamedTuple):
@@ -138,7 +142,7 @@ def load_clip(clip: Clip, sample_rate: int) -> npt.NDArray[np.float32]:
     """Read a clip as mono samples at ``sample_rate`` Hz.
 
     Channels are averaged; other rates are converted by soxr (librosa's ``soxr_hq``). Levels are left alone: loudness carries
-    emotion.
+    emotion. The clip's corruption, if it has one, comes last.
 
     Returns:
         Samples of shape (samples,), float32, full scale 1.
@@ -162,4 +166,5 @@ def load_clip(clip: Clip, sample_rate: int) -> npt.NDArray[np.float32]:
         import librosa
 
         samples = librosa.resample(samples, orig_sr=rate, target_sr=sample_rate, res_type="soxr_hq")
-    return np.ascontiguousarray(samples, dtype=np.float32)
+    samples = np.ascontiguousarray(samples, dtype=np.float32)
+    return samples if clip.corruption is None else clip.corruption(samples, sample_rate)

@@ -82,6 +82,12 @@ class Arrays(Sequence[npt.NDArray[np.generic]]):
         """Content key of every input, empty for an absent one: (len(self),)."""
         return np.ascontiguousarray(self._records["key"])
 
+    def without(self, positions: Sequence[int]) -> "Arrays":
+        """The same arrays, with those at ``positions`` absent."""
+        records = self._records.copy()
+        records[list(positions)] = np.zeros(1, RECORD)
+        return Arrays(self.feature, self.path, records)
+
     def __len__(self) -> int:
         return len(self._records)
 
@@ -160,6 +166,8 @@ class FeatureStore:
                 continue
             try:
                 name = item if isinstance(item, str) else f"{digests[item.path]} {item.start} {item.end}"
+                if isinstance(item, Clip) and item.corruption is not None:
+                    name += f" {item.corruption.identity}"
             except FileNotFoundError:
                 failures[position] = AudioError("audio file is missing", "restore it or correct the path")
             except OSError as error:
