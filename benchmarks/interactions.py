@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.leaderboard import KEYS, condition_of, percentages, pipe_table
+from benchmarks.leaderboard import KEYS, absent_notes, condition_of, percentages, pipe_table
 from benchmarks.results import ResultError, read_results
 from benchmarks.robustness import FOLDER, NAMES
 from benchmarks.runner import scores
@@ -212,6 +212,7 @@ def to_markdown(summary: pd.DataFrame) -> str:
         ]
         singles = ", ".join(sorted({*rows["audio_method"], *rows["text_method"]}))
         lines = [
+            *absent_notes(json.loads(rows["condition"].iloc[0])["absent"]),
             f"single modalities: {singles}; mean ± sample standard deviation over runs",
             "only the pair: share of all test utterances that the fusion gets right and neither single modality does; guessing "
             "brings some. These count right answers of these models and are no partial information decomposition",

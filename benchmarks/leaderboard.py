@@ -159,6 +159,11 @@ def condition_of(spec: dict[str, Any]) -> str:
     return json.dumps({key: spec[key] for key in keys} | encoders | absent, sort_keys=True)
 
 
+def absent_notes(absent: Mapping[str, float]) -> list[str]:
+    """What to say of modalities that were taken from training, by their shares."""
+    return [f"{m} absent from {100 * share:g} % of the training utterances" for m, share in absent.items() if share]
+
+
 def _identity(spec: dict[str, Any]) -> tuple[Any, ...]:
     """What two runs that differ only in the code share."""
     return condition_of(spec), spec["method"], json.dumps(spec["options"], sort_keys=True), spec["fold"], spec["seed"]
@@ -183,7 +188,7 @@ def _captions(rows: pd.DataFrame, superseded: int) -> list[str]:
         f"coverage: {counts['usable']} of {counts['named']} utterances ({100 * counts['usable'] / counts['named']:.1f} %)",
         f"device {', '.join(sorted(set(rows['_device'])))}; revision {', '.join(sorted({str(r) for r in rows['_revision']}))}",
     ]
-    facts += [f"{m} absent from {100 * share:g} % of the training utterances" for m, share in first["_absent"].items() if share]
+    facts += absent_notes(first["_absent"])
     facts += Counter(caveat for caveats in rows["_caveats"] for caveat in caveats)
     if superseded:
         facts.append(f"{superseded} older runs of the same method, fold and seed are not counted")

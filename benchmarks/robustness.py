@@ -24,7 +24,7 @@ import pandas as pd
 from filelock import FileLock
 from matplotlib.figure import Figure
 
-from benchmarks.leaderboard import KEYS, condition_of, percentages, pipe_table
+from benchmarks.leaderboard import KEYS, absent_notes, condition_of, percentages, pipe_table
 from benchmarks.plots import degree_figure
 from benchmarks.results import METRICS, ResultError, read_results
 from benchmarks.runner import Job, data_module, predictions_of, quiet_lightning, scores
@@ -229,7 +229,7 @@ def read_robustness(out: Path | str) -> pd.DataFrame:
     for name, spec, result in read_results(Path(out)):
         absent = Absent(**spec.get("absent", {}))
         facts = {key: spec[key] for key in KEYS} | {
-            "condition": condition_of(spec | {"absent": {}}),
+            "condition": condition_of(spec),
             "options": json.dumps(spec["options"], sort_keys=True),
             "fold": spec["fold"],
             "seed": spec["seed"],
@@ -237,16 +237,16 @@ def read_robustness(out: Path | str) -> pd.DataFrame:
             "finished": result["finished"],
         }
         rows = []
-        if absent == Absent():
-            for file in sorted((Path(out) / name / FOLDER).glob("*.parquet")):
-                corruption, _, degree = file.stem.partition("=")
-                found = scores(pd.read_parquet(file), spec["classes"])
-                rows.append(facts | {"corruption": corruption, "degree": float(degree or 0)} | {m: found[m] for m in METRICS})
+        for file in sorted((Path(out) / name / FOLDER).glob("*.parquet")):
+            corruption, _, degree = file.stem.partition("=")
+            found = scores(pd.read_parquet(file), spec["classes"])
+            rows.append(facts | {"corruption": corruption, "degree": float(degree or 0)} | {m: found[m] for m in METRICS})
         for modality, share in (("audio", absent.audio), ("text", absent.text)):
             if share and share == absent.audio + absent.text:
-                kind = {"corruption": f"no_{modality}_in_training", "degree": share}
+                complete = condition_of(spec | {"absent": {}})
+                kind = {"condition": complete, "corruption": f"no_{modality}_in_training", "degree": share}
                 rows.append(facts | kind | {m: result["scores"][m] for m in METRICS})
-        identity = (*(facts[key] for key in ("condition", "method", "options", "fold", "seed")), absent)
+        identity = tuple(facts[key] for key in ("condition", "method", "options", "fold", "seed"))
         newest[identity] = max(newest.get(identity, ("", [])), (result["finished"], rows), key=lambda pair: pair[0])
     frame = pd.DataFrame([row for _, rows in newest.values() for row in rows])
     if frame.empty or CLEAN not in set(frame["corruption"]):
@@ -325,7 +325,8 @@ def to_markdown(summary: pd.DataFrame) -> str:
             kind, headline = (CORRUPTIONS | IN_TRAINING)[str(name)], NAMES[rows["headline"].iloc[0]]
             parts.append(f"{kind.title}: {headline} (%)" + (f" by {kind.axis}" if len(kind.degrees) > 1 else ""))
             parts.append(pipe_table(_columns(kind, rows)))
-        parts.append("\n".join(f"- {line}" for line in _captions(condition)))
+        notes = absent_notes(json.loads(condition["condition"].iloc[0])["absent"])
+        parts.append("\n".join(f"- {line}" for line in [*notes, *_captions(condition)]))
     return "\n\n".join(parts) + "\n"
 
 
