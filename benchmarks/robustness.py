@@ -126,11 +126,12 @@ def evaluate(
     done, total = 0, sum(len(left) for left in missing.values())
     for members in groups.values():
         wanted = sorted({condition for run in members for condition in missing[run.folder]}, key=conditions.index)
-        inputs = _inputs(members[0].job, wanted, store)  # all features first, under the store's own progress bars
+        # All features first, under the store's own progress bars.
+        inputs = _inputs(members[0].job, wanted, store) if wanted else {}
         for run in members:
-            left = missing[run.folder]
-            _evaluate(run, {c: inputs[c] for c in left}, workers, lambda what, i, n=done: report(n + i, total, what))  # type: ignore[misc]
-            done += len(left)
+            for what in _evaluate(run, {condition: inputs[condition] for condition in missing[run.folder]}, workers):
+                report(done, total, what)
+                done += 1
     report(done, total, "done")
 
 
@@ -151,7 +152,8 @@ def _inputs(job: Job, conditions: Sequence[Condition], store: FeatureStore | Non
     return {(name, degree): job.utterances if name == CLEAN else corrupter(name, degree) for name, degree in conditions}
 
 
-def _evaluate(run: Run, inputs: dict[Condition, Utterances], workers: int, report: Callable[[str, int], None]) -> None:
+def _evaluate(run: Run, inputs: dict[Condition, Utterances], workers: int) -> Iterator[str]:
+    """Score a run under each condition, saying before each what comes."""
     if not inputs:
         return
     quiet_lightning()
@@ -160,10 +162,10 @@ def _evaluate(run: Run, inputs: dict[Condition, Utterances], workers: int, repor
         run.file((CLEAN, 0.0)).parent.mkdir(exist_ok=True)
         locks.mkdir(exist_ok=True)
     with FileLock(locks / run.folder.name):  # the lock of the run itself: nobody else writes into its folder meanwhile
-        model = get_method(spec.method).load_from_checkpoint(run.folder / "checkpoint.ckpt", map_location="cpu")
-        for number, (condition, utterances) in enumerate(inputs.items()):
+        model = _load(run)
+        for condition, utterances in inputs.items():
             file = run.file(condition)
-            report(f"{spec.method} fold {spec.fold} seed {spec.seed}: {file.stem}", number)
+            yield f"{spec.method} fold {spec.fold} seed {spec.seed}: {file.stem}"
             if file.is_file():
                 continue  # another process was first
             found = _predict(model, run, utterances, workers)
@@ -185,6 +187,19 @@ def _writing(run: Run) -> Iterator[None]:
             f"{run.folder / FOLDER} can't be written ({error.strerror or error}); what is finished is kept. Free some space, "
             "then run the same command again"
         ) from error
+
+
+def _load(run: Run) -> FusionModule:
+    """The model of the selected epoch."""
+    file = run.folder / "checkpoint.ckpt"
+    try:
+        model: FusionModule = get_method(run.job.spec.method).load_from_checkpoint(file, map_location="cpu")
+    except (FileNotFoundError, RuntimeError, TypeError) as error:  # the last two: other weights, other constructor arguments
+        raise ResultError(
+            f"{file} can't be loaded, or the code has changed since ({str(error).splitlines()[0]}); remove the run's folder "
+            "and run 'fusion-zoo bench' again"
+        ) from error
+    return model
 
 
 def _predict(model: FusionModule, run: Run, utterances: Utterances, workers: int) -> pd.DataFrame:

@@ -126,6 +126,13 @@ def test_a_checkpoint_that_gives_other_answers_is_refused(suite: Suite, tmp_path
     with pytest.raises(ResultError, match=r"100 % of the decisions .* the code has changed"):
         evaluate([run], ["no_audio"])
     assert not list((run.folder / FOLDER).iterdir())
+    checkpoint = torch.load(run.folder / "checkpoint.ckpt", weights_only=False)
+    del checkpoint["state_dict"]["classifier.bias"]
+    torch.save(checkpoint, run.folder / "checkpoint.ckpt")
+    with pytest.raises(
+        ResultError, match=r"checkpoint.ckpt can't be loaded, or the code has changed since .* remove the run's folder"
+    ):
+        evaluate([run], ["no_audio"])
 
 
 def test_a_fine_tuned_encoder_reads_the_corrupted_samples(manifest: Path, tiny_speech: str, tiny_bert: str, tmp_path: Path) -> None:
