@@ -211,7 +211,7 @@ def _undecodable(corpus: Corpus, reading: Reading, max_seconds: float) -> list[P
     from rich.progress import track
 
     named = {problem.position for problem in reading.problems}
-    clips, _, failures = _clips(reading.table, max_seconds)
+    clips, _, failures = clips_of(reading.table, max_seconds)
     for position in track(range(len(clips)), "looking for audio that doesn't decode", console=Console(stderr=True), transient=True):
         clip = clips[position]
         if clip is not None and position not in named and position not in failures:
