@@ -36,9 +36,14 @@ TextOption = Annotated[str, typer.Option(help="Text feature, such as \"hidden_st
 SuiteArgument = Annotated[Path | None, typer.Argument(help="A suite in YAML; the options below override it.")]
 CorpusOption = Annotated[str | None, typer.Option(help="A corpus's name, or the path of a CSV manifest.")]
 ProtocolOption = Annotated[str | None, typer.Option(help="auto, split@1, speaker-5fold@1, overlap-5fold@1.")]
+MethodsOption = Annotated[str | None, typer.Option(help="Comma-separated names, or 'all'.")]
+TrackOption = Annotated[str | None, typer.Option(help="controlled or published.")]
 SeedsOption = Annotated[str | None, typer.Option(help="How many, or a list such as 4,7.")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="mer_han.hidden=128, training.lr=0.001, text_encoder.trainable=top:2; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--set", help="mer_han.hidden=128, training.lr=0.001, text_encoder.trainable=top:2, absent.audio=0.5; repeatable."
+    ),
 ]
 OutOption = Annotated[Path, typer.Option(help="Folder of the results.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed.")]
@@ -91,6 +96,9 @@ def _takes_execution(command: Callable[..., None]) -> Callable[..., None]:
     with_options.__signature__ = own.replace(parameters=[*parameters, *options.values()])  # type: ignore[attr-defined]
     del with_options.__annotations__["execution"]
     return with_options
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="md or csv.")]
 
 
 @contextmanager
@@ -247,9 +255,9 @@ def bench(
     corpus: CorpusOption = None,
     root: RootOption = None,
     encoding: EncodingOption = None,
-    methods: Annotated[str | None, typer.Option(help="Comma-separated names, or 'all'.")] = None,
+    methods: MethodsOption = None,
     protocol: ProtocolOption = None,
-    track: Annotated[str | None, typer.Option(help="controlled or published.")] = None,
+    track: TrackOption = None,
     seeds: SeedsOption = None,
     audio: OptionalAudio = None,
     text: OptionalText = None,
@@ -337,6 +345,103 @@ def ablate(
     raise typer.Exit(1 if failed else 0)
 
 
+@app.command()
+def robustness(
+    suite: SuiteArgument = None,
+    corpus: CorpusOption = None,
+    root: RootOption = None,
+    encoding: EncodingOption = None,
+    methods: MethodsOption = None,
+    protocol: ProtocolOption = None,
+    track: TrackOption = None,
+    seeds: SeedsOption = None,
+    audio: OptionalAudio = None,
+    text: OptionalText = None,
+    settings: SetOption = None,
+    out: OutOption = Path("runs"),
+    corruptions: Annotated[str | None, typer.Option(help="Comma-separated names; all of them if not given.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that read features ahead.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.")] = 0,
+    skip_bad: SkipOption = False,
+    allow_speaker_overlap: OverlapOption = False,
+    max_seconds: SecondsOption = None,
+    output: FormatOption = Format.md,
+) -> None:
+    """Score the finished runs of a suite under noise, wrong words and missing modalities; the arguments are those of bench.
+
+    Nothing is trained. Prints the tables and writes them, with the curves, into the folder robustness of --out.
+    """
+    with _plain_errors():
+        from benchmarks.robustness import (
+            evaluate,
+            figures,
+            finished_runs,
+            parse_corruptions,
+            read_robustness,
+            summarise,
+            to_markdown,
+        )
+        from benchmarks.runner import expand
+        from benchmarks.spec import load_suite
+        from benchmarks.worker import set_threads
+
+        names = parse_corruptions(corruptions)
+        overrides = {
+            "corpus": corpus,
+            "root": root,
+            "encoding": encoding,
+            "methods": methods,
+            "protocol": protocol,
+            "track": track,
+            "seeds": seeds,
+            "audio": audio,
+            "text": text,
+            "skip_bad": skip_bad or None,
+            "allow_speaker_overlap": allow_speaker_overlap or None,
+            "max_seconds": max_seconds,
+        }
+        set_threads(threads)
+        jobs = expand(load_suite(suite, overrides, settings or []))
+        runs = finished_runs(jobs, out)
+        if len(runs) < len(jobs):
+            typer.echo(f"{len(jobs) - len(runs)} of the suite's {len(jobs)} runs are not finished and not scored", err=True)
+        with _counter("robustness") as report:
+            evaluate(runs, names, None, workers, report)
+        summary = summarise(read_robustness(out))
+        folder = out / "robustness"
+        folder.mkdir(exist_ok=True)
+        (folder / "robustness.md").write_text(to_markdown(summary), encoding="utf-8")
+        (folder / "robustness.csv").write_text(summary.to_csv(index=False, lineterminator="\n"), encoding="utf-8")
+        for name, figure in figures(summary).items():
+            figure.savefig(folder / f"{name}.svg")
+    sys.stdout.write((folder / f"robustness.{output}").read_text(encoding="utf-8"))
+
+
+@app.command()
+def interactions(
+    folder: Annotated[Path, typer.Argument(help="Folder of results that holds single-modality rows as well.")],
+    output: FormatOption = Format.md,
+) -> None:
+    """Print what each fusion gets right of what audio alone, text alone, both or neither get right, and Shapley values."""
+    with _plain_errors():
+        from benchmarks.interactions import read_interactions, summarise, to_markdown
+
+        summary = summarise(read_interactions(folder))
+    sys.stdout.write(to_markdown(summary) if output is Format.md else summary.to_csv(index=False, lineterminator="\n"))
+
+
+@contextmanager
+def _counter(title: str) -> Iterator[Any]:
+    """A bar whose length comes with each report, and what is being done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+
+
 def _run(suite: "Suite", out: Path, precision: str, execution: "Execution", dry_run: bool) -> tuple[dict[str, str], int]:
     """Run a suite behind a progress bar; returns the variant of every run id and how many runs failed, telling their errors.
 
@@ -411,7 +516,7 @@ def _progress(total: int) -> Iterator[Any]:
 @app.command()
 def leaderboard(
     folder: Annotated[Path, typer.Argument(help="Folder of results.")],
-    output: Annotated[Format, typer.Option("--format", help="md or csv.")] = Format.md,
+    output: FormatOption = Format.md,
     pareto: Annotated[Path | None, typer.Option(help="Also draw scores against a cost into this file: .svg, .png or .pdf.")] = None,
     cost: Annotated[str, typer.Option(help="Which cost: parameters, latency_p50_ms, train_seconds …")] = "flops_per_utterance",
 ) -> None:

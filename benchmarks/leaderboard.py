@@ -155,7 +155,7 @@ def _row(spec: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         **{key: spec[key] for key in KEYS},
         "fold": spec["fold"],
         "seed": spec["seed"],
-        "_condition": _condition(spec),
+        "_condition": condition_of(spec),
         "_options": _text(spec["options"]),
         **_metric_values(result["scores"]),
         **cost_values(result),
@@ -172,6 +172,7 @@ def _row(spec: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         "max_seconds": spec["max_seconds"],
         "_device": result["environment"]["device"],
         "_revision": result["environment"]["revision"],
+        "_absent": _text(spec.get("absent", {})),
         "_utterances": _text(utterances),
         "_caveats": _text(result["caveats"]),
     }
@@ -222,13 +223,14 @@ def _fine_tuned(spec: dict[str, Any], modality: str) -> str:
     return "" if encoder["trainable"] == "none" else f" (fine-tuned {encoder['trainable']}, lr {encoder['lr']:g})"
 
 
-def _condition(spec: dict[str, Any]) -> str:
+def condition_of(spec: dict[str, Any]) -> str:
     """Everything that the rows of one table have in common. The data stand for themselves, since names of manifests repeat."""
     keys = ["track", "corpus", "protocol", "precision", "max_seconds", "classes"]
     if spec["track"] == "controlled":  # in the other track every method has features of its own, and so another digest
         keys += ["data", "audio", "text", "training"]
     encoders = {f"{modality}_encoder": _fine_tuned(spec, modality) for modality in ("audio", "text")}
-    return _text({key: spec[key] for key in keys} | encoders)
+    absent = {"absent": {m: share for m, share in spec.get("absent", {}).items() if share}}  # older results have no such key
+    return _text({key: spec[key] for key in keys} | encoders | absent)
 
 
 def _text(value: object) -> str:
@@ -236,9 +238,14 @@ def _text(value: object) -> str:
     return sys.intern(json.dumps(value, sort_keys=True))
 
 
+def absent_notes(absent: Mapping[str, float]) -> list[str]:
+    """What to say of modalities that were taken from training, by their shares."""
+    return [f"{m} absent from {100 * share:g} % of the training utterances" for m, share in absent.items() if share]
+
+
 def _identity(spec: dict[str, Any]) -> tuple[Any, ...]:
     """What two runs that differ only in the code share."""
-    return _condition(spec), spec["method"], _text(spec["options"]), spec["fold"], spec["seed"]
+    return condition_of(spec), spec["method"], _text(spec["options"]), spec["fold"], spec["seed"]
 
 
 def _captions(rows: pd.DataFrame, superseded: int) -> list[str]:
@@ -260,6 +267,7 @@ def _captions(rows: pd.DataFrame, superseded: int) -> list[str]:
         f"coverage: {counts['usable']} of {counts['named']} utterances ({100 * counts['usable'] / counts['named']:.1f} %)",
         f"device {', '.join(sorted(set(rows['_device'])))}; revision {', '.join(sorted({str(r) for r in rows['_revision']}))}",
     ]
+    facts += absent_notes(json.loads(first["_absent"]))
     facts += dict.fromkeys(caveat for caveats in rows["_caveats"].unique() for caveat in json.loads(caveats))
     if superseded:
         facts.append(f"{superseded} older runs of the same method, fold and seed are not counted")
@@ -279,9 +287,9 @@ def _score_columns(rows: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def percentages(rows: pd.DataFrame, metric: str) -> list[str]:
-    """A metric of every row of `Leaderboard.table` in percent, mean ± sample deviation."""
+    """A metric of every row of a table with its ``_mean`` and ``_std`` in percent, mean ± sample deviation; a dash for NaN."""
     pairs = zip(rows[f"{metric}_mean"], rows[f"{metric}_std"], strict=True)
-    return [f"{100 * mean:.1f} ± {100 * std:.1f}" for mean, std in pairs]
+    return ["–" if pd.isna(mean) else f"{100 * mean:.1f} ± {100 * std:.1f}" for mean, std in pairs]
 
 
 def _slice_title(column: str) -> str:

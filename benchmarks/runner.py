@@ -134,6 +134,7 @@ def expand(suite: Suite, precision: str = "auto", store: FeatureStore | None = N
                     precision=resolve_precision(precision),
                     seed=seed,
                     max_seconds=suite.max_seconds,
+                    absent=suite.absent,
                     code=code_version(entry.method),
                 )
                 alone = suite.model_copy(update={**places, "methods": (entry,), "seeds": (seed,)})
@@ -238,18 +239,9 @@ def _fit_and_test_logged(
     job: Job, folder: Path, execution: Execution, loggers: Sequence[Logger], status: Callable[[str], None] | None
 ) -> tuple[dict[str, Any], pd.DataFrame] | None:
     spec, plan = job.spec, job.plan
-    _quiet_lightning()
+    quiet_lightning()
     L.seed_everything(spec.seed, workers=True, verbose=False)
-    data = EmotionDataModule(
-        job.utterances,
-        plan.folds[spec.fold],
-        plan.classes,
-        get_method(spec.method).unit,
-        items_per_batch(job),
-        spec.seed,
-        execution.workers,
-        plan.task,
-    )
+    data = data_module(job, execution.workers)
     model = create(spec.method, audio_dim=job.audio.width, text_dim=job.text.width, num_classes=len(plan.classes), **spec.options)
     model.use_task(plan.task)
     model.training_options = spec.training
@@ -294,7 +286,7 @@ def _fit_and_test_logged(
     _log_confusion(loggers, model, "val", plan.classes)
     trainer.test(model, data, ckpt_path=best, verbose=False)
     _log_confusion(loggers, model, "test", plan.classes)
-    predictions = _predictions(model, job)
+    predictions = predictions_of(model, job)
     train, test = len(plan.folds[spec.fold].train), len(predictions)
     return {
         "task": plan.task,
@@ -318,6 +310,15 @@ def _fit_and_test_logged(
         "environment": environment(model.trainer.strategy.root_device),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }, predictions
+
+
+def data_module(job: Job, workers: int = 0, test: Utterances | None = None) -> EmotionDataModule:
+    """The batches of a job; ``test`` as of `EmotionDataModule`."""
+    spec, plan = job.spec, job.plan
+    unit = get_method(spec.method).unit
+    fold = plan.folds[spec.fold]
+    size = items_per_batch(job)
+    return EmotionDataModule(job.utterances, fold, plan.classes, unit, size, spec.seed, workers, plan.task, spec.absent, test)
 
 
 def items_per_batch(job: Job) -> int:
@@ -349,7 +350,7 @@ class _EpochReport(L.Callback):
         self._tell(f"{self._name}: epoch {trainer.current_epoch + 1} of at most {self._most}, {self._monitor} {score:.3f}")
 
 
-def _predictions(model: FusionModule, job: Job) -> pd.DataFrame:
+def predictions_of(model: FusionModule, job: Job) -> pd.DataFrame:
     """Every test utterance with its label, slices and probabilities ``p_<class>``, in the order of the fold."""
     fold = job.plan.folds[job.spec.fold]
     facts = job.utterances.table.set_index("utterance_id").loc[list(fold.test), ["label", *job.utterances.slices]].reset_index()
@@ -437,7 +438,7 @@ def _log_confusion(loggers: Sequence[Logger], model: FusionModule, split: str, c
         log_figure(loggers, f"{split}/confusion", confusion_figure(counts, classes))
 
 
-def _quiet_lightning() -> None:
+def quiet_lightning() -> None:
     """Keep Lightning's notices off the screen: one line per run is enough."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from datamodules.emotion import Absent
 from datamodules.problems import UnknownNameError
 from zoo import get_method, list_methods, method_options
 from zoo.base import Training
@@ -170,6 +171,7 @@ class Suite(BaseModel):
         seeds: Each is a run of its own.
         training: Budget of the controlled track.
         max_seconds: Longer clips are cut.
+        absent: Share of the training utterances that lacks a modality, ``{audio: 0.5}``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -191,6 +193,7 @@ class Suite(BaseModel):
     seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = Field(default=(0, 1, 2), min_length=1)
     training: Training = Training()
     max_seconds: float = Field(default=30.0, gt=0)
+    absent: Absent = Absent()
 
     @field_validator("methods")
     @classmethod
@@ -204,8 +207,8 @@ def load_suite(path: Path | None = None, overrides: dict[str, Any] | None = None
     Args:
         path: The YAML file; None for the defaults.
         overrides: Keys of `Suite` that replace the file's; None values don't count.
-        settings: ``METHOD.OPTION=VALUE`` for a method of the suite, ``training.KEY=VALUE``, ``text_encoder.KEY=VALUE`` or
-            ``audio_encoder.KEY=VALUE``; values are read as YAML.
+        settings: ``METHOD.OPTION=VALUE`` for a method of the suite, ``training.KEY=VALUE``, ``text_encoder.KEY=VALUE``,
+            ``audio_encoder.KEY=VALUE`` or ``absent.MODALITY=SHARE``; values are read as YAML.
 
     Raises:
         SuiteError: If the file can't be read or a value is wrong.
@@ -252,7 +255,7 @@ def _refuse_unheard(suite: Suite, features: list[str], settings: list[str]) -> N
         )
 
 
-_SETTINGS = {"training": Training, "audio_encoder": Encoder, "text_encoder": Encoder}
+_SETTINGS = {"training": Training, "audio_encoder": Encoder, "text_encoder": Encoder, "absent": Absent}
 """Keys of a suite with keys of their own, which ``--set`` reaches."""
 
 
@@ -306,6 +309,7 @@ class RunSpec(BaseModel):
         precision: As Lightning names it.
         seed: Of weights, dropout and batch order.
         max_seconds: Where clips were cut.
+        absent: Share of the training utterances that lacks a modality; the seed says which.
         code: Digest of the code that made the result.
     """
 
@@ -328,6 +332,7 @@ class RunSpec(BaseModel):
     precision: str
     seed: int
     max_seconds: float
+    absent: Absent = Absent()
     code: str
 
     @property

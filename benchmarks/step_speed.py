@@ -23,7 +23,7 @@ import typer
 from torch import nn
 
 from benchmarks.cost import CostMeter
-from benchmarks.runner import _quiet_lightning
+from benchmarks.runner import quiet_lightning
 from datamodules.batch import Batch
 from datamodules.corpora import open_corpus
 from datamodules.emotion import EmotionDataModule, Utterances, load_utterances
@@ -128,7 +128,7 @@ def main(
     epochs: Annotated[int, typer.Option(help="Epochs measured.")] = 3,
 ) -> None:
     """Print the measurements."""
-    _quiet_lightning()
+    quiet_lightning()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = _bert_base(folder / "bert-base")

@@ -3,11 +3,14 @@
 import os
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
+
+if TYPE_CHECKING:
+    from datamodules.corruptions import AudioCorruption
 
 TOLERANCE = 0.5
 """Seconds by which a clip's end may lie beyond its file's, since annotations are rounded; more is an error."""
@@ -38,11 +41,12 @@ class AudioError(ValueError):
 
 
 class Clip(NamedTuple):
-    """A file, or the part of it from ``start`` to ``end`` (seconds; None for the file's own ends)."""
+    """A file, or the part of it from ``start`` to ``end`` (seconds; None for the file's own ends), perhaps corrupted on reading."""
 
     path: Path
     start: float | None = None
     end: float | None = None
+    corruption: "AudioCorruption | None" = None
 
 
 class AudioInfo(NamedTuple):
@@ -141,7 +145,7 @@ def load_clip(clip: Clip, sample_rate: int) -> npt.NDArray[np.float32]:
     """Read a clip as mono samples at ``sample_rate`` Hz.
 
     Channels are averaged; other rates are converted by soxr (librosa's ``soxr_hq``). Levels are left alone: loudness carries
-    emotion.
+    emotion. The clip's corruption, if it has one, comes last.
 
     Returns:
         Samples of shape (samples,), float32, full scale 1.
@@ -161,7 +165,8 @@ def load_clip(clip: Clip, sample_rate: int) -> npt.NDArray[np.float32]:
         raise AudioError("audio has fewer samples than its header says", "copy it again from its source")
     if not np.isfinite(samples).all():
         raise AudioError(f"audio holds NaN or infinity ({np.count_nonzero(~np.isfinite(samples))} samples)", "export it again")
-    return resample(samples, rate, sample_rate)
+    samples = resample(samples, rate, sample_rate)
+    return samples if clip.corruption is None else clip.corruption(samples, sample_rate)
 
 
 def resample(samples: npt.NDArray[np.float32], rate: int, sample_rate: int) -> npt.NDArray[np.float32]:

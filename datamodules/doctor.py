@@ -201,8 +201,8 @@ def _apply(
 def _clips(table: pd.DataFrame) -> Iterator[Clip | None]:
     """The clip of every row, None for absent audio."""
     for path, start, end in zip(table["audio"], table["start"], table["end"], strict=True):
-        bounds = (None if pd.isna(value) else float(value) for value in (start, end))
-        yield None if pd.isna(path) else Clip(Path(path), *bounds)
+        first, last = (None if pd.isna(value) else float(value) for value in (start, end))
+        yield None if pd.isna(path) else Clip(Path(path), first, last)
 
 
 def _listen_to_all(

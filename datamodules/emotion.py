@@ -6,16 +6,17 @@ by length, masks come with the tensors, and the order of batches depends on the 
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import lightning as L
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from pydantic import Field
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.audio import AudioError, Clip, inspect_clip, load_clip
@@ -28,6 +29,37 @@ from datamodules.protocols import Fold
 from datamodules.store import Arrays, ArraysSideBySide, FeatureStore, UnreadableInputsError
 
 Unit = Literal["utterance", "dialogue"]
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Which share of utterances lacks a modality; none lacks both on that account.
+
+    Attributes:
+        audio: Share without audio, 0 to 1.
+        text: Share without text.
+    """
+
+    audio: Annotated[float, Field(ge=0, le=1)] = 0.0
+    text: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse shares that would leave utterances with nothing."""
+        if self.audio + self.text > 1:
+            raise ValueError(f"audio {self.audio:g} and text {self.text:g} add up to more than 1: some would have neither")
+
+    def choose(self, ids: Sequence[str], seed: int) -> tuple[list[int], list[int]]:
+        """Positions in ``ids`` without audio, and those without text.
+
+        The choice hangs on each id and the seed alone, and a larger share takes more away from what a smaller one has left.
+        """
+
+        def draw(position: int) -> bytes:
+            return hashlib.blake2b(f"{seed} {ids[position]}".encode(), digest_size=8).digest()
+
+        order = sorted(range(len(ids)), key=draw)
+        audio, text = round(self.audio * len(ids)), round(self.text * len(ids))
+        return order[:audio], order[max(audio, len(ids) - text) :]
 
 
 @dataclass(frozen=True)
@@ -62,6 +94,13 @@ class Utterances:
         return digest.hexdigest()
 
 
+def without(utterances: Utterances, positions: Sequence[int], absent: Absent, seed: int) -> Utterances:
+    """The utterances, of which a share of those at ``positions`` lacks a modality; see `Absent.choose`."""
+    ids = utterances.table["utterance_id"].iloc[list(positions)].tolist()
+    audio, text = ([positions[chosen] for chosen in part] for part in absent.choose(ids, seed))
+    return replace(utterances, audio=utterances.audio.without(audio), text=utterances.text.without(text))
+
+
 def load_utterances(
     corpus: Corpus,
     audio: Feature,
@@ -92,7 +131,7 @@ def load_utterances(
         raise BadInputError([*reading.problems, *_undecodable(corpus, reading, max_seconds)])
     table = corpus.usable(reading, skip_bad)
     total, problems = table.attrs["rows"], list(table.attrs["problems"])
-    clips, cut, late = _clips(table, max_seconds)
+    clips, cut, late = clips_of(table, max_seconds)
     try:
         audio_arrays, fingerprints = store.get(audio, clips), store.get(Fingerprint(), clips)
     except UnreadableInputsError as error:
@@ -147,7 +186,7 @@ class _Clips(Sequence[Clip | None]):
         return Clip(Path(path), None if pd.isna(start) else float(start), None if pd.isna(end) else float(end))
 
 
-def _clips(table: pd.DataFrame, max_seconds: float) -> tuple[_Clips, int, dict[int, AudioError]]:
+def clips_of(table: pd.DataFrame, max_seconds: float) -> tuple[_Clips, int, dict[int, AudioError]]:
     """The clips, cut to ``max_seconds``; how many were cut; and rows whose audio is unreadable."""
     spans = table[["audio"]].assign(start=table["start"].astype(float), end=table["end"].astype(float))
     clips, failures = _Clips(spans), {}
@@ -174,7 +213,7 @@ def _undecodable(corpus: Corpus, reading: Reading, max_seconds: float) -> list[P
     from rich.progress import track
 
     named = {problem.position for problem in reading.problems}
-    clips, _, failures = _clips(reading.table, max_seconds)
+    clips, _, failures = clips_of(reading.table, max_seconds)
     for position in track(range(len(clips)), "looking for audio that doesn't decode", console=Console(stderr=True), transient=True):
         clip = clips[position]
         if clip is not None and position not in named and position not in failures:
@@ -211,6 +250,8 @@ class EmotionDataModule(L.LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
         task: Task = "multiclass",
+        absent: Absent = Absent(),
+        test: Utterances | None = None,
     ) -> None:
         """Configure the batches.
 
@@ -221,13 +262,18 @@ class EmotionDataModule(L.LightningDataModule):
             unit: What one item of a batch is; with ``dialogue`` a batch has ``batch_size`` dialogues, and an utterance without a
                 dialogue is one of its own.
             batch_size: Items per batch.
-            seed: Decides the order of the training batches, whatever ``num_workers`` is.
+            seed: Decides the order of the training batches, whatever ``num_workers`` is, and which utterances ``absent`` hits.
             num_workers: Processes that read features ahead of the training step.
             task: Decides the shape of the labels, see `Batch`.
+            absent: Share of the training utterances that lacks a modality. Validation and test keep it, unless the share is 1:
+                what was never there in training can be neither normalised nor read, so those splits go without it too.
+            test: Where the test split's arrays come from, such as a corrupted copy of ``utterances``; None for ``utterances``.
+                Nothing is fitted on it.
         """
         super().__init__()
         self.utterances, self.fold, self.classes = utterances, fold, tuple(classes)
         self.unit, self.batch_size, self.seed, self.num_workers, self.task = unit, batch_size, seed, num_workers, task
+        self.absent, self.test = absent, test or utterances
         self._splits: dict[str, _Split] = {}
 
     @property
@@ -263,16 +309,27 @@ class EmotionDataModule(L.LightningDataModule):
         labels = tuple(self.utterances.table["label"].iloc[train])
         if self.task == "multilabel":
             labels = tuple(map(tuple, encode_labels(pd.Series(labels), self.classes, self.task)))
-        fitted = [_fit(arrays, tuple(train.tolist()), labels) for arrays in (self.utterances.audio, self.utterances.text)]
-        dialogues = self.utterances.table.set_index("utterance_id")["dialogue"]
-        for name in ("train", "val", "test"):
-            ids = list(getattr(self.fold, name))
-            indices = positions.loc[ids].to_numpy()
-            own = set(dialogues[ids].dropna())
-            context = [id_ for id_ in self.fold.context if dialogues[id_] in own] if self.unit == "dialogue" else []
+        whole = {"train": self.utterances, "val": self.utterances, "test": self.test}
+        sources = {name: self._thinned(source, name, positions) for name, source in whole.items()}
+        fitted = [_fit(arrays, tuple(train.tolist()), labels) for arrays in (sources["train"].audio, sources["train"].text)]
+        for name, source in sources.items():
+            indices = positions.loc[list(getattr(self.fold, name))].to_numpy()
+            context = context_ids(source.table, self.fold, name) if self.unit == "dialogue" else []
             self._splits[name] = _Split(
-                self.utterances, indices, positions.loc[context].to_numpy(), self.classes, self.unit, fitted, self.task
+                source, indices, positions.loc[context].to_numpy(), self.classes, self.unit, fitted, self.task
             )
+
+    def _thinned(self, source: Utterances, split: str, positions: pd.Series) -> Utterances:
+        """The utterances without what `absent` takes from a split."""
+        absent = self.absent
+        if split != "train":
+            absent = Absent(float(absent.audio == 1), float(absent.text == 1))
+        if absent == Absent():
+            return source
+        # What is trained on and what is context apart, so that methods of either unit miss the same utterances.
+        for ids in (list(getattr(self.fold, split)), context_ids(source.table, self.fold, split)):
+            source = without(source, positions.loc[ids].tolist(), absent, self.seed)
+        return source
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches of similar lengths; where several devices train one model, this one's share of each."""
@@ -308,6 +365,13 @@ class EmotionDataModule(L.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(self.seed),
         )
+
+
+def context_ids(table: pd.DataFrame, fold: Fold, split: str) -> list[str]:
+    """Utterances of `Fold.context` that are turns of a split's dialogues."""
+    dialogues = table.set_index("utterance_id")["dialogue"]
+    own = set(dialogues[list(getattr(fold, split))].dropna())
+    return [name for name in fold.context if dialogues[name] in own]
 
 
 class LengthBatches(Sampler[list[int]]):

@@ -90,6 +90,12 @@ class Arrays(Sequence[npt.NDArray[np.generic]]):
         """Content key of every input, empty for an absent one: (len(self),)."""
         return np.ascontiguousarray(self._records["key"])
 
+    def without(self, positions: Sequence[int]) -> "Arrays":
+        """The same arrays, with those at ``positions`` absent."""
+        records = self._records.copy()
+        records[list(positions)] = np.zeros(1, RECORD)
+        return Arrays(self.feature, self.path, records)
+
     def __len__(self) -> int:
         return len(self._records)
 
@@ -115,6 +121,7 @@ class ArraysSideBySide(Arrays):
     def __init__(self, feature: SideBySide, parts: Sequence[Arrays]) -> None:
         """Take the parts, all of the same inputs."""
         super().__init__(feature, parts[0].path, parts[0]._records)
+        self.feature: SideBySide = feature
         self.parts = tuple(parts)
 
     @property
@@ -122,6 +129,10 @@ class ArraysSideBySide(Arrays):
         """T of the longest part of every array: (len(self),)."""
         longest: npt.NDArray[np.int64] = np.max([part.lengths for part in self.parts], axis=0)
         return longest
+
+    def without(self, positions: Sequence[int]) -> "ArraysSideBySide":
+        """The same arrays, with those at ``positions`` absent."""
+        return ArraysSideBySide(self.feature, [part.without(positions) for part in self.parts])
 
     def __getitem__(self, index: int) -> npt.NDArray[np.generic]:  # type: ignore[override]
         return self.side_by_side([part[index] for part in self.parts])
@@ -247,6 +258,8 @@ class FeatureStore:
                 continue
             try:
                 name = item if isinstance(item, str) else f"{digests[item.path]} {item.start} {item.end}"
+                if isinstance(item, Clip) and item.corruption is not None:
+                    name += f" {item.corruption.identity}"
             except FileNotFoundError:
                 failures[position] = AudioError("audio file is missing", "restore it or correct the path")
             except OSError as error:

@@ -14,7 +14,7 @@ from sklearn.svm import LinearSVC
 from datamodules.audio import Clip, load_clip
 from datamodules.batch import IGNORED, Batch
 from datamodules.corpora.manifest import Manifest
-from datamodules.emotion import EmotionDataModule, LengthBatches, Utterances, _fit_scale, load_utterances
+from datamodules.emotion import Absent, EmotionDataModule, LengthBatches, Utterances, _fit_scale, load_utterances
 from datamodules.features import Feature, FeatureError, parse_feature
 from datamodules.features.spectral import MFCC, LogMel
 from datamodules.features.transformer import HiddenStates, TokenIds
@@ -512,3 +512,64 @@ def test_shares_of_every_batch_make_up_the_batch(shares: int) -> None:
         if shares <= len(batch):
             assert sum(map(len, shared)) == len(batch)
             assert max(map(len, shared)) - min(map(len, shared)) <= 1
+
+
+def present(loader: object) -> dict[str, tuple[bool, ...]]:
+    """Which modalities every labelled or unlabelled utterance has."""
+    found = {}
+    for batch in loader:
+        flat = batch.present if batch.turn_mask is None else batch.present[batch.turn_mask]
+        found |= dict(zip(batch.utterance_id, map(tuple, flat.tolist()), strict=True))
+    return found
+
+
+@pytest.mark.parametrize("unit", ["utterance", "dialogue"])
+def test_a_share_of_the_training_split_alone_lacks_a_modality(utterances: Utterances, unit: str) -> None:
+    data = module(utterances, unit=unit, absent=Absent(audio=0.25, text=0.5))
+    train = present(data.train_dataloader())
+    assert sorted(train.values()) == [(False, True)] * 9 + [(True, False)] * 18 + [(True, True)] * 9
+    for loader in (data.val_dataloader(), data.test_dataloader()):
+        assert set(present(loader).values()) == {(True, True)}
+    assert train == present(module(utterances, absent=Absent(audio=0.25, text=0.5)).train_dataloader())
+    assert train != present(module(utterances, absent=Absent(audio=0.25, text=0.5), seed=1).train_dataloader())
+    for batch in data.train_dataloader():
+        assert not batch.audio_mask[~batch.present[..., 0]].any()
+        assert not batch.audio[~batch.present[..., 0]].any()
+
+
+def test_a_larger_share_takes_more_from_what_is_left(utterances: Utterances) -> None:
+    less, more = (present(module(utterances, absent=Absent(text=share)).train_dataloader()) for share in (0.25, 0.5))
+    assert {name for name, there in less.items() if not there[1]} < {name for name, there in more.items() if not there[1]}
+
+
+def test_normalised_by_what_the_training_split_has_left(utterances: Utterances, rows: Rows, tmp_path: Path) -> None:
+    data = module(utterances, absent=Absent(audio=0.5))
+    left = [name for name, there in present(data.train_dataloader()).items() if there[0]]
+    kept = np.concatenate(frames([row for row in rows if row["utterance_id"] in left], tmp_path, None))
+    fitted = data._splits["test"].fitted[0]
+    assert fitted is not None
+    np.testing.assert_allclose(fitted.mean, kept.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(fitted.deviation, kept.std(0), rtol=1e-4)
+
+
+def test_what_training_never_had_is_absent_everywhere(utterances: Utterances) -> None:
+    data = module(utterances, absent=Absent(audio=1.0))
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        assert set(present(loader).values()) == {(False, True)}
+
+
+def test_the_test_split_may_come_from_elsewhere_and_nothing_is_fitted_on_it(
+    utterances: Utterances, rows: Rows, tmp_path: Path, tiny_bert: str, write_manifest: Callable
+) -> None:
+    for number, row in enumerate(rows):
+        soundfile.write(tmp_path / str(row["audio"]), np.random.default_rng(number).uniform(-1, 1, 5000), RATE)
+    other = load(write_manifest(tmp_path, rows), tiny_bert)
+    plain, mixed, elsewhere = module(utterances), module(utterances, test=other), module(other)
+    assert same(list(plain.train_dataloader()), list(mixed.train_dataloader()))
+    assert same(list(plain.val_dataloader()), list(mixed.val_dataloader()))
+    found, own = (torch.cat([b.audio[b.audio_mask] for b in data.test_dataloader()]) for data in (mixed, elsewhere))
+    (fitted, *_), (theirs, *_) = plain._splits["train"].fitted, elsewhere._splits["train"].fitted
+    assert fitted is not None
+    assert theirs is not None
+    raw = own.numpy() * theirs.deviation + theirs.mean
+    np.testing.assert_allclose(found.numpy(), (raw - fitted.mean) / fitted.deviation, atol=1e-2)

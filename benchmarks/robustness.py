@@ -1,0 +1,400 @@
+"""Robustness: finished runs under corrupted input. Nothing is trained and nothing is selected; the test split is only scored again.
+
+Each condition's predictions are a file of their own beside the run's other files, written in one step, so a killed command goes
+on where it was, and any other score can be computed later without the model::
+
+    runs/<run id>/robustness@1/
+        clean.parquet             the checkpoint on the clean test split; it must give what the run stored
+        white_noise=10.parquet    <corruption>=<degree>, as in `datamodules.corruptions.CORRUPTIONS`
+
+A modality that is missing in *training* is a condition of training, so such rows are runs of their own: ``bench --set
+absent.audio=0.5``. Their clean scores are set beside those of the same run without that.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+from matplotlib.figure import Figure
+
+from benchmarks.leaderboard import KEYS, absent_notes, condition_of, percentages, pipe_table
+from benchmarks.plots import degree_figure
+from benchmarks.results import METRICS, ResultError, read_results
+from benchmarks.runner import Job, data_module, predictions_of, quiet_lightning, scores
+from benchmarks.spec import RunSpec, SuiteError
+from datamodules.corruptions import CORRUPTIONS, VERSION, Corrupter, Corruption
+from datamodules.emotion import Absent, Utterances, context_ids
+from datamodules.problems import UnknownNameError
+from datamodules.store import FeatureStore
+from zoo import get_method
+from zoo.base import FusionModule
+
+FOLDER = f"robustness@{VERSION}"
+CLEAN = "clean"
+SAME = 0.02
+"""Share of decisions that may differ from the stored ones where a checkpoint is run again: rounding on another device."""
+
+IN_TRAINING = {
+    f"no_{modality}_in_training": Corruption(
+        f"No {modality} in training", modality, f"share of training utterances without {modality}", (0.1, 0.5, 1.0), 0.0
+    )
+    for modality in ("audio", "text")
+}
+"""Kinds of curves whose degrees are runs of their own."""
+
+Condition = tuple[str, float]
+"""Name of a corruption and its degree; `CLEAN` has degree 0."""
+
+
+class Run(NamedTuple):
+    """A finished run and what it takes to load it."""
+
+    job: Job
+    folder: Path
+
+    def file(self, condition: Condition) -> Path:
+        """Where its predictions under a condition are."""
+        name, degree = condition
+        return self.folder / FOLDER / (f"{CLEAN}.parquet" if name == CLEAN else f"{name}={degree:g}.parquet")
+
+
+def finished_runs(jobs: Sequence[Job], out: Path) -> list[Run]:
+    """The newest finished run of every job under ``out``; code, precision and the variant's name may have changed since.
+
+    Raises:
+        ResultError: If there is none.
+    """
+    newest: dict[str, tuple[str, str]] = {}
+    for name, spec, result in read_results(out):
+        key = _key(RunSpec.model_validate(spec))
+        newest[key] = max(newest.get(key, ("", "")), (result["finished"], name))
+    runs = [Run(job, out / newest[key][1]) for job in jobs if (key := _key(job.spec)) in newest]
+    if not runs:
+        raise ResultError(f"{out} holds no finished run of this suite; 'fusion-zoo bench' with the same arguments makes them")
+    return runs
+
+
+def _key(spec: RunSpec) -> str:
+    return json.dumps(spec.model_dump(mode="json", exclude={"code", "precision", "variant"}), sort_keys=True)
+
+
+def parse_corruptions(names: str | None) -> list[str]:
+    """Names of `CORRUPTIONS` out of a comma-separated list; None for all.
+
+    Raises:
+        UnknownNameError: For any other; the message lists the near names.
+    """
+    chosen = list(CORRUPTIONS) if names is None else [name.strip() for name in names.split(",") if name.strip()]
+    for name in chosen:
+        if name not in CORRUPTIONS:
+            raise UnknownNameError("corruption", name, list(CORRUPTIONS))
+    return chosen
+
+
+def evaluate(
+    runs: Sequence[Run],
+    names: Iterable[str] = tuple(CORRUPTIONS),
+    store: FeatureStore | None = None,
+    workers: int = 0,
+    report: Callable[[int, int, str], None] = lambda *_: None,
+) -> None:
+    """Score runs under every degree of the corruptions and keep their predictions; what is there already stays.
+
+    Args:
+        runs: As of `finished_runs`.
+        names: Of `CORRUPTIONS`.
+        store: Where features are kept.
+        workers: Processes that read features ahead.
+        report: Called before each pass with the number done, of how many, and what comes.
+
+    Raises:
+        SuiteError: If a corruption's modality is missing from the training or the test split.
+        ResultError: If a checkpoint no longer gives its stored predictions, or results can't be written.
+    """
+    conditions = [(CLEAN, 0.0), *((name, degree) for name in names for degree in CORRUPTIONS[name].degrees)]
+    groups: dict[tuple[int, int, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[id(run.job.utterances), run.job.spec.fold, get_method(run.job.spec.method).unit].append(run)
+    missing = {run.folder: [condition for condition in conditions if not run.file(condition).is_file()] for run in runs}
+    done, total = 0, sum(len(left) for left in missing.values())
+    for members in groups.values():
+        wanted = sorted({condition for run in members for condition in missing[run.folder]}, key=conditions.index)
+        # All features first, under the store's own progress bars.
+        inputs = _inputs(members[0].job, wanted, store) if wanted else {}
+        for run in members:
+            for what in _evaluate(run, {condition: inputs[condition] for condition in missing[run.folder]}, workers):
+                report(done, total, what)
+                done += 1
+    report(done, total, "done")
+
+
+def _inputs(job: Job, conditions: Sequence[Condition], store: FeatureStore | None) -> dict[Condition, Utterances]:
+    """The utterances under each condition."""
+    fold, table = job.plan.folds[job.spec.fold], job.utterances.table
+    context = context_ids(table, fold, "test") if get_method(job.spec.method).unit == "dialogue" else []
+    corrupter = Corrupter(job.utterances, fold.train, [fold.test, context], job.spec.max_seconds, store)
+    row = pd.Series(range(len(table)), index=table["utterance_id"])
+    for name in {name for name, _ in conditions if name != CLEAN}:
+        modality = CORRUPTIONS[name].modality
+        lengths = (job.utterances.audio if modality == "audio" else job.utterances.text).lengths
+        for split in ("train", "test"):
+            if not lengths[row[list(getattr(fold, split))]].any():
+                raise SuiteError(
+                    f"{name}: no {split} utterance of fold {fold.number} has {modality}; leave it out of --corruptions"
+                )
+    return {(name, degree): job.utterances if name == CLEAN else corrupter(name, degree) for name, degree in conditions}
+
+
+def _evaluate(run: Run, inputs: dict[Condition, Utterances], workers: int) -> Iterator[str]:
+    """Score a run under each condition, saying before each what comes."""
+    if not inputs:
+        return
+    quiet_lightning()
+    spec, locks = run.job.spec, run.folder.parent / ".locks"
+    with _writing(run):
+        run.file((CLEAN, 0.0)).parent.mkdir(exist_ok=True)
+        locks.mkdir(exist_ok=True)
+    with FileLock(locks / run.folder.name):  # the lock of the run itself: nobody else writes into its folder meanwhile
+        model = _load(run)
+        for condition, utterances in inputs.items():
+            file = run.file(condition)
+            yield f"{spec.method} fold {spec.fold} seed {spec.seed}: {file.stem}"
+            if file.is_file():
+                continue  # another process was first
+            found = _predict(model, run, utterances, workers)
+            if condition[0] == CLEAN:
+                _check(run, found)
+            with _writing(run):
+                partial = file.with_suffix(".partial")
+                found.to_parquet(partial, index=False)
+                partial.replace(file)
+
+
+@contextmanager
+def _writing(run: Run) -> Iterator[None]:
+    """Turn an operating system's refusal into a message with the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise ResultError(
+            f"{run.folder / FOLDER} can't be written ({error.strerror or error}); what is finished is kept. Free some space, "
+            "then run the same command again"
+        ) from error
+
+
+def _load(run: Run) -> FusionModule:
+    """The model of the selected epoch."""
+    file = run.folder / "checkpoint.ckpt"
+    try:
+        model: FusionModule = get_method(run.job.spec.method).load_from_checkpoint(file, map_location="cpu")
+    except (FileNotFoundError, RuntimeError, TypeError) as error:  # the last two: other weights, other constructor arguments
+        raise ResultError(
+            f"{file} can't be loaded, or the code has changed since ({str(error).splitlines()[0]}); remove the run's folder "
+            "and run 'fusion-zoo bench' again"
+        ) from error
+    return model
+
+
+def _predict(model: FusionModule, run: Run, utterances: Utterances, workers: int) -> pd.DataFrame:
+    stored = json.loads((run.folder / "result.json").read_text(encoding="utf-8"))["spec"]
+    trainer = L.Trainer(
+        precision=stored["precision"],
+        accelerator="auto",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.test(model, data_module(run.job, workers, utterances), verbose=False)
+    return predictions_of(model, run.job)
+
+
+def _check(run: Run, found: pd.DataFrame) -> None:
+    """Refuse a checkpoint that isn't what made the stored predictions."""
+    stored = pd.read_parquet(run.folder / "predictions.parquet")
+    columns = [f"p_{label}" for label in run.job.plan.classes]
+    differ = float((stored[columns].to_numpy().argmax(1) != found[columns].to_numpy().argmax(1)).mean())
+    if differ > SAME:
+        raise ResultError(
+            f"{run.folder}: {100 * differ:.0f} % of the decisions of its checkpoint aren't those it stored: the code has changed; "
+            "remove the folder and run 'fusion-zoo bench' again"
+        )
+
+
+def read_robustness(out: Path | str) -> pd.DataFrame:
+    """Scores under every stored condition, one row per run and condition.
+
+    Returns:
+        `KEYS`, ``condition`` (what the runs of one table share, as JSON), ``options``, ``fold``, ``seed``, ``corruption``,
+        ``degree``, ``headline`` (a name), ``score`` (that metric) and `METRICS`. Missing-in-training rows are those of
+        `IN_TRAINING`. Of runs that differ only in their code the newest counts.
+
+    Raises:
+        ResultError: If nothing is stored.
+    """
+    newest: dict[tuple[Any, ...], tuple[str, list[dict[str, Any]]]] = {}
+    for name, spec, result in read_results(Path(out)):
+        absent = Absent(**spec.get("absent", {}))
+        facts = {key: spec[key] for key in KEYS} | {
+            "condition": condition_of(spec),
+            "options": json.dumps(spec["options"], sort_keys=True),
+            "fold": spec["fold"],
+            "seed": spec["seed"],
+            "headline": result["headline"],
+            "finished": result["finished"],
+        }
+        rows = []
+        for file in sorted((Path(out) / name / FOLDER).glob("*.parquet")):
+            corruption, _, degree = file.stem.partition("=")
+            found = scores(pd.read_parquet(file), spec["classes"])
+            rows.append(facts | {"corruption": corruption, "degree": float(degree or 0)} | {m: found[m] for m in METRICS})
+        for modality, share in (("audio", absent.audio), ("text", absent.text)):
+            if share and share == absent.audio + absent.text:
+                complete = condition_of(spec | {"absent": {}})
+                kind = {"condition": complete, "corruption": f"no_{modality}_in_training", "degree": share}
+                rows.append(facts | kind | {m: result["scores"][m] for m in METRICS})
+        identity = tuple(facts[key] for key in ("condition", "method", "options", "fold", "seed"))
+        newest[identity] = max(newest.get(identity, ("", [])), (result["finished"], rows), key=lambda pair: pair[0])
+    frame = pd.DataFrame([row for _, rows in newest.values() for row in rows])
+    if frame.empty or CLEAN not in set(frame["corruption"]):
+        raise ResultError(f"{out} holds no robustness results; 'fusion-zoo robustness' with the arguments of the bench makes them")
+    frame["score"] = [row[row["headline"]] for _, row in frame.iterrows()]
+    # A variant's name is a label: rows are told apart by their options, and the newest label counts.
+    named = frame.sort_values("finished", kind="stable").groupby(["condition", "method", "options"])["variant"]
+    return frame.assign(variant=named.transform("last")).drop(columns="finished")
+
+
+def summarise(frame: pd.DataFrame) -> pd.DataFrame:
+    """Means over folds and seeds, one row per method, variant, corruption and degree, mild degrees first.
+
+    Args:
+        frame: As of `read_robustness`.
+
+    Returns:
+        ``condition``, `KEYS`, ``options``, ``corruption``, ``degree``, ``headline``, ``runs``, ``score_mean``, ``score_std``
+        (sample deviation), ``clean_mean``, ``clean_std``, ``drop`` (clean less corrupted, over the same runs), and, the same for
+        all degrees, ``area_mean``, ``area_std`` and ``retained``.
+
+        The area under a run's curve is its mean score over the axis of degrees, by the trapezoid rule divided by the axis's
+        length; the clean score is one end of it where it has a place on the axis. ``retained`` is the mean area over the mean
+        clean score. Both are NaN where the curve has fewer than three points or lacks a degree.
+    """
+    row = ["condition", *KEYS, "options", "headline"]
+    run = [*row, "fold", "seed"]
+    clean = frame[frame["corruption"] == CLEAN].set_index(run)["score"].rename("clean")
+    rows = frame[frame["corruption"] != CLEAN].join(clean, on=run, how="inner")
+    kinds = CORRUPTIONS | IN_TRAINING
+    areas = rows.groupby([*run, "corruption"])[["degree", "score", "clean"]].apply(
+        lambda part: _area(kinds[str(part.name[-1])], part)
+    )
+    rows = rows.join(areas.rename("area"), on=[*run, "corruption"])
+    grouped = rows.groupby([*row, "corruption", "degree"], sort=False)
+    table = pd.DataFrame({"runs": grouped.size()})
+    for column in ("score", "clean", "area"):
+        table[f"{column}_mean"], table[f"{column}_std"] = grouped[column].mean(), grouped[column].std().fillna(0.0)
+    table["drop"], table["retained"] = table["clean_mean"] - table["score_mean"], table["area_mean"] / table["clean_mean"]
+    table = table.reset_index()
+    order = [(name, degree) for name, kind in kinds.items() for degree in (*kind.degrees,)]
+    rank = [
+        order.index(c) if (c := (name, degree)) in order else len(order)
+        for name, degree in zip(table["corruption"], table["degree"], strict=True)
+    ]
+    return (
+        table.assign(_rank=rank)
+        .sort_values(["condition", "_rank", "method", "variant"], kind="stable")
+        .drop(columns="_rank")
+        .reset_index(drop=True)
+    )
+
+
+def _area(kind: Corruption, part: pd.DataFrame) -> float:
+    """Area under one run's curve; see `summarise`."""
+    points = dict(zip(part["degree"], part["score"], strict=True))
+    if not set(kind.degrees) <= set(points):
+        return float("nan")
+    if kind.clean is not None:
+        points[kind.clean] = part["clean"].iloc[0]
+    if len(points) < 3:
+        return float("nan")
+    degrees = sorted(points)
+    return float(np.trapezoid([points[degree] for degree in degrees], degrees) / (degrees[-1] - degrees[0]))
+
+
+NAMES = {"uar": "UAR", "war": "WAR", "macro_f1": "macro F1", "weighted_f1": "weighted F1"}
+
+
+def to_markdown(summary: pd.DataFrame) -> str:
+    """One table per condition and corruption: methods by degrees, the best area, or score, first."""
+    parts = []
+    for (_, corpus, protocol, track), condition in summary.groupby(["condition", "corpus", "protocol", "track"], sort=False):
+        parts.append(f"**Robustness: {corpus}, protocol {protocol}, {track} track**")
+        for name, rows in condition.groupby("corruption", sort=False):
+            kind, headline = (CORRUPTIONS | IN_TRAINING)[str(name)], NAMES[rows["headline"].iloc[0]]
+            parts.append(f"{kind.title}: {headline} (%)" + (f" by {kind.axis}" if len(kind.degrees) > 1 else ""))
+            parts.append(pipe_table(_columns(kind, rows)))
+        notes = absent_notes(json.loads(condition["condition"].iloc[0])["absent"])
+        parts.append("\n".join(f"- {line}" for line in [*notes, *_captions(condition)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _columns(kind: Corruption, rows: pd.DataFrame) -> dict[str, list[str]]:
+    ordered = rows.sort_values(["area_mean", "score_mean"], ascending=False, kind="stable")
+    names = ordered.drop_duplicates(["method", "options"])
+    columns = {"method": names["method"].tolist(), "variant": names["variant"].tolist(), "runs": [str(n) for n in names["runs"]]}
+    columns["clean"] = percentages(names, "clean")
+    for degree in sorted(set(rows["degree"]), reverse=kind.clean is None or kind.clean > 0):
+        at = names[["method", "options"]].merge(rows[rows["degree"] == degree], "left")
+        pairs = zip(percentages(at, "score"), at["drop"], strict=True)
+        columns[_degree(kind, degree)] = [score if pd.isna(drop) else f"{score} ({0.0 - 100 * drop:+.1f})" for score, drop in pairs]
+    if rows["area_mean"].notna().any():
+        columns["area"] = percentages(names, "area")
+        columns["retained"] = ["–" if np.isnan(r) else f"{100 * r:.1f}" for r in names["retained"]]
+    return columns
+
+
+def _degree(kind: Corruption, degree: float) -> str:
+    if "dB" in kind.axis:
+        return f"{degree:g} dB"
+    if "RT60" in kind.axis:
+        return f"{degree:g} s"
+    return kind.axis if len(kind.degrees) == 1 else f"{100 * degree:g} %"
+
+
+def _captions(rows: pd.DataFrame) -> list[str]:
+    """What a reader of the tables must know."""
+    lines = [
+        "mean ± sample standard deviation over runs; in brackets the change from the clean test split in points",
+        "nothing was trained or selected on corrupted input; normalisation is that of the clean training split",
+        "area: mean score over the axis of degrees, the clean score included where it has a place on the axis; retained: area in "
+        "percent of the clean score",
+    ]
+    if rows["corruption"].isin(["no_audio", "no_text", *IN_TRAINING]).any():
+        lines.append("a method of one modality that loses it answers with one class for every such utterance: chance")
+    if rows["corruption"].isin(IN_TRAINING).any():
+        lines.append(
+            "missing in training: runs of their own, on the complete test split; at 100 % the test split goes without it too"
+        )
+    return lines
+
+
+def figures(summary: pd.DataFrame) -> dict[str, Figure]:
+    """A figure per condition and corruption with a curve, by a name for its file."""
+    found = {}
+    numbers = {condition: number for number, condition in enumerate(dict.fromkeys(summary["condition"]))}
+    for (condition, name), rows in summary.groupby(["condition", "corruption"], sort=False):
+        kind = (CORRUPTIONS | IN_TRAINING)[str(name)]
+        if len(kind.degrees) == 1:
+            continue
+        prefix = f"{numbers[condition]}_" if len(numbers) > 1 else ""
+        several = rows.groupby("method")["options"].nunique().max() > 1
+        labels = rows["method"] + (" (" + rows["variant"] + ")" if several else "")
+        found[f"{prefix}{name}"] = degree_figure(rows.assign(label=labels), kind, NAMES[rows["headline"].iloc[0]])
+    return found
