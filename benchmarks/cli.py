@@ -52,15 +52,35 @@ SkipOption = Annotated[bool, typer.Option("--skip-bad", help="Go on without bad 
 
 
 class Format(StrEnum):
-    """How to print a leaderboard."""
+    """How to print a table."""
 
     md = "md"
     csv = "csv"
+    tex = "tex"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="md, csv or tex: a LaTeX document that compiles as it is.")]
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Show what a user can mend as a message; anything else is a bug and keeps its traceback."""
+def _plain_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Show what a user can mend as a message; anything else is a bug and keeps its traceback.
+
+    Args:
+        kinds: Errors that a user can mend; none for all there are, which loads torch.
+    """
+    expected = kinds or _all_kinds()
+    try:
+        yield
+    except expected as error:
+        typer.echo(f"fusion-zoo: {error}", err=True)
+        raise typer.Exit(2) from None
+    except PermissionError as error:
+        typer.echo(f"fusion-zoo: {error.filename}: {error.strerror}; check its permissions", err=True)
+        raise typer.Exit(2) from None
+
+
+def _all_kinds() -> tuple[type[Exception], ...]:
     from benchmarks.results import ResultError
     from benchmarks.spec import SuiteError
     from datamodules.features import FeatureError
@@ -69,9 +89,7 @@ def _plain_errors() -> Iterator[None]:
     from datamodules.protocols import ProtocolError
     from datamodules.store import StoreError
 
-    try:
-        yield
-    except (
+    return (
         BadInputError,
         UnknownNameError,
         ProtocolError,
@@ -80,12 +98,7 @@ def _plain_errors() -> Iterator[None]:
         StoreError,
         FeatureError,
         CheckpointError,
-    ) as error:
-        typer.echo(f"fusion-zoo: {error}", err=True)
-        raise typer.Exit(2) from None
-    except PermissionError as error:
-        typer.echo(f"fusion-zoo: {error.filename}: {error.strerror}; check its permissions", err=True)
-        raise typer.Exit(2) from None
+    )
 
 
 @app.command()
@@ -259,6 +272,7 @@ def ablate(
     skip_bad: SkipOption = False,
     allow_speaker_overlap: OverlapOption = False,
     max_seconds: SecondsOption = None,
+    output: FormatOption = Format.md,
 ) -> None:
     """Run a paper's ablation table and print its rows in its order, beside the paper's figures."""
     with _plain_errors():
@@ -281,7 +295,8 @@ def ablate(
         rows = ablation_suite(method, load_suite(suite, overrides, settings or []))
         runs, failed = _run(rows, out, precision, workers, processes, threads)
         if failed < len(runs):
-            typer.echo(ablation_table(method, out, runs))
+            table = ablation_table(method, out, runs)
+            typer.echo({"md": table.to_markdown, "csv": table.to_csv, "tex": table.to_latex}[output](), nl=output is Format.md)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -326,14 +341,31 @@ def _progress(total: int) -> Iterator[Any]:
 @app.command()
 def leaderboard(
     folder: Annotated[Path, typer.Argument(help="Folder of results.")],
-    output: Annotated[Format, typer.Option("--format", help="md or csv.")] = Format.md,
+    output: FormatOption = Format.md,
+    published: Annotated[
+        bool, typer.Option("--published", help="Set what papers report under the same protocol beside it.")
+    ] = False,
+    statistics: Annotated[
+        bool | None,
+        typer.Option("--stats/--no-stats", help="Intervals, ties and ranks from stored predictions; by default up to 1,000 runs."),
+    ] = None,
+    diagram: Annotated[
+        Path | None, typer.Option(help="Also draw mean ranks with their critical difference: .svg, .pdf, .png.")
+    ] = None,
 ) -> None:
     """Print the leaderboard of a folder of results."""
-    with _plain_errors():
-        from benchmarks.leaderboard import read_leaderboard
+    from benchmarks.leaderboard import read_leaderboard
+    from benchmarks.results import ResultError
 
-        board = read_leaderboard(folder)
-    sys.stdout.write(board.to_csv() if output is Format.csv else board.to_markdown())
+    with _plain_errors(ResultError):
+        board = read_leaderboard(folder, statistics=statistics)
+        if diagram is not None:
+            from benchmarks.plots import critical_difference_figure
+
+            if board.ranking is None:
+                raise ResultError("no diagram: ranks need statistics, three rows, and two tables or two folds that all rows have")
+            critical_difference_figure(board.ranking).savefig(diagram)
+    sys.stdout.write({"md": board.to_markdown, "csv": board.to_csv, "tex": board.to_latex}[output](published))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from benchmarks.stats import ALPHA, Ranking
+
 
 def confusion_figure(counts: npt.NDArray[np.integer], classes: Sequence[str]) -> Figure:
     """A confusion matrix: colour is recall within the true class, the number is the count.
@@ -24,4 +26,16 @@ def confusion_figure(counts: npt.NDArray[np.integer], classes: Sequence[str]) ->
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
+    return figure
+
+
+def critical_difference_figure(ranking: Ranking) -> Figure:
+    """Mean ranks on a line, the best to the left; a bar joins rows that Nemenyi's test can't tell apart (Demšar 2006)."""
+    import scikit_posthocs  # slow to import, and no run needs it
+
+    figure = Figure(figsize=(9, 1.2 + 0.2 * len(ranking.ranks)), layout="constrained")
+    axes = figure.subplots()
+    scikit_posthocs.critical_difference_diagram(
+        ranking.ranks, ranking.pairs, alpha=ALPHA, cd=ranking.critical_difference, ax=axes, text_h_margin=0.1
+    )
     return figure
