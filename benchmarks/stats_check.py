@@ -5,6 +5,7 @@ methods are right on mostly the same utterances. A method has preferences among 
 own. Whether a run is right is then drawn with the probability that these add up to, on the logistic scale.
 """
 
+import gc
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -80,7 +81,11 @@ _GRID = np.linspace(-1, 3, 401)
 def share(event: Callable[[np.random.Generator], bool], draws: int, seed: int = 0) -> float:
     """How often an event happens."""
     random = np.random.default_rng(seed)
-    return float(np.mean([event(random) for _ in range(draws)]))
+    gc.freeze()  # statsmodels collects garbage at every correction, which takes longer than all the rest
+    try:
+        return float(np.mean([event(random) for _ in range(draws)]))
+    finally:
+        gc.unfreeze()
 
 
 def tied(world: World, methods: int = 2, bootstrap: int = 300) -> Callable[[np.random.Generator], bool]:
