@@ -7,7 +7,7 @@ own. Whether a run is right is then drawn with the probability that these add up
 
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +55,7 @@ class World:
         label = random.integers(len(CLASSES), size=self.utterances)
         items = pd.DataFrame({"fold": 0, "utterance_id": number.astype(str), "label": label, "dialogue": None})
         items["speaker"] = speaker.astype(str) if self.speakers else None
-        predicted = {}
+        predicted: dict[Hashable, npt.NDArray[np.int16]] = {}
         for method, level in enumerate(levels):
             taste, luck = random.normal(0, self.taste, self.utterances), random.normal(0, self.luck, (self.seeds, 1))
             right = random.random((self.seeds, self.utterances)) < expit(ease + level + taste + luck)
