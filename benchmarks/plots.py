@@ -35,7 +35,7 @@ def critical_difference_figure(ranking: Ranking) -> Figure:
 
     figure = Figure(figsize=(9, 1.2 + 0.2 * len(ranking.ranks)), layout="constrained")
     axes = figure.subplots()
-    scikit_posthocs.critical_difference_diagram(
-        ranking.ranks, ranking.pairs, alpha=ALPHA, cd=ranking.critical_difference, ax=axes, text_h_margin=0.1
-    )
+    # The library would draw the critical difference over the axis's numbers, so it stands in the title.
+    scikit_posthocs.critical_difference_diagram(ranking.ranks, ranking.pairs, alpha=ALPHA, ax=axes, text_h_margin=0.1)
+    axes.set_title(f"mean rank; critical difference {ranking.critical_difference:.2f}", fontsize="medium")
     return figure
