@@ -1,16 +1,19 @@
 """A paper's ablation table, run again: its rows in its order, its figures beside ours."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.leaderboard import percentages, pipe_table, read_leaderboard
+from benchmarks.leaderboard import INTERVAL, TITLES, interval, percentages, read_leaderboard
+from benchmarks.results import MULTILABEL_METRICS
 from benchmarks.spec import MethodSpec, Suite, SuiteError
+from benchmarks.tables import booktabs, document, pipe_table
 from zoo import get_method, list_methods
 
-_METRICS = {"WAR": "war", "UAR": "uar", "macro F1": "macro_f1", "weighted F1": "weighted_f1"}
-_MULTILABEL = {"mean weighted accuracy": "mean_weighted_accuracy", "mean weighted F1": "mean_weighted_f1"}
+_METRICS = ("war", "uar", "macro_f1", "weighted_f1", *MULTILABEL_METRICS)
+"""Those of the task are shown."""
 
 
 def ablation_methods(method: str) -> list[str]:
@@ -44,8 +47,64 @@ def ablation_suite(method: str, suite: Suite) -> Suite:
     return Suite(**{**suite.model_dump(), "methods": [row.model_dump() for row in rows]})
 
 
-def ablation_table(method: str, out: Path, runs: Mapping[str, str]) -> str:
-    """The finished rows as Markdown, in the paper's order: our scores, what each row gains or loses, and the paper's figures.
+@dataclass(frozen=True)
+class AblationTable:
+    """The finished rows of an ablation, in the paper's order.
+
+    Attributes:
+        method: Whose table.
+        metric: The headline metric, which the differences are of.
+        table: One line per row, by its name: ``runs``, ``<metric>_mean`` and ``<metric>_std``, ``parameters``; of the headline
+            metric ``low`` and ``high`` of its 95 % interval, ``delta`` to the full model with ``delta_low``, ``delta_high`` and
+            ``p`` (Holm over all rows), not a number for the full model itself; and ``paper_<metric as the paper calls it>`` in
+            percent.
+        captions: Conditions, assumptions and caveats.
+        full: The row that the others are compared with, or None if it isn't finished.
+    """
+
+    method: str
+    metric: str
+    table: pd.DataFrame
+    captions: list[str]
+    full: str | None
+
+    def to_csv(self) -> str:
+        """The table with full precision."""
+        return self.table.rename_axis("variant").to_csv(lineterminator="\n")
+
+    def to_markdown(self) -> str:
+        """The table for reading."""
+        captions = "\n".join(f"- {line}" for line in self.captions)
+        return "\n\n".join([f"**Ablation of {self.method}**", pipe_table(self._columns()), captions]) + "\n"
+
+    def to_latex(self) -> str:
+        """A document that compiles as it is."""
+        means = {TITLES[metric]: self.table[f"{metric}_mean"].round(3) for metric in self._metrics()}
+        best = {title: [n for n, mean in enumerate(column) if mean == column.max()] for title, column in means.items()}
+        return document([booktabs(self._columns(), f"Ablation of {self.method} (%)", self.captions, best)])
+
+    def _metrics(self) -> list[str]:
+        return [metric for metric in _METRICS if f"{metric}_mean" in self.table]
+
+    def _columns(self) -> dict[str, list[str]]:
+        table, title = self.table, TITLES[self.metric]
+        columns = {"variant": list(table.index), "runs": [str(n) for n in table["runs"]]}
+        columns |= {TITLES[metric]: percentages(table, metric) for metric in self._metrics()}
+        lines = table.itertuples()
+        columns[f"Δ {title}"] = ["–" if pd.isna(delta) else f"{100 * delta:+.1f}" for delta in table["delta"]]
+        columns[INTERVAL] = [
+            "–" if pd.isna(line.delta_low) else interval(line.delta_low, line.delta_high, "+")  # type: ignore[arg-type]
+            for line in lines
+        ]
+        columns["p (Holm)"] = ["–" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in table["p"]]
+        columns["parameters"] = [f"{count:,.0f}" for count in table["parameters"]]
+        for name in [column for column in map(str, table) if column.startswith("paper_")]:
+            columns[f"paper's {name.removeprefix('paper_')}"] = ["–" if pd.isna(v) else f"{v:.2f}" for v in table[name]]
+        return columns
+
+
+def ablation_table(method: str, out: Path, runs: Mapping[str, str]) -> AblationTable:
+    """The finished rows: our scores, what each row gains or loses against the full model, and the paper's figures.
 
     Args:
         method: Whose table.
@@ -55,25 +114,31 @@ def ablation_table(method: str, out: Path, runs: Mapping[str, str]) -> str:
     Raises:
         ResultError: If none of them is finished.
     """
-    board = read_leaderboard(out, runs)
-    table = board.table.set_index("variant")
-    ablations = {name: row for name, row in get_method(method).ablations.items() if name in table.index}
-    table = table.loc[list(ablations)]
-    metrics = _METRICS if "uar_mean" in table else _MULTILABEL
-    gain = "UAR" if "uar_mean" in table else "mean weighted accuracy"
-    means = table[f"{metrics[gain]}_mean"]
-    full = means.get(_full_row(method), float("nan"))
-    columns = {"variant": list(ablations), "runs": [str(n) for n in table["runs"]]}
-    for title, metric in metrics.items():
-        columns[title] = percentages(table, metric)
-    columns[f"Δ {gain}"] = ["–" if pd.isna(full) else f"{100 * (mean - full):+.1f}" for mean in means]
-    columns["parameters"] = [f"{count:,.0f}" for count in table["parameters"]]
-    for title in dict.fromkeys(key for row in ablations.values() for key in row.reported):
-        columns[f"paper's {title}"] = [f"{row.reported[title]:.2f}" if title in row.reported else "–" for row in ablations.values()]
+    full = _full_row(method)
+    board = read_leaderboard(out, runs, statistics=True, reference=full)
+    found = board.table
     captions = [line for lines in board.captions.values() for line in lines]
+    ablations = {name: row for name, row in get_method(method).ablations.items() if name in set(found["variant"])}
+    metric, reference = found["headline"].iloc[0], full if full in ablations else None
+    found = found.rename(columns={"headline_low": "low", "headline_high": "high", "headline_p": "p"})
+    found["delta"] = found[f"{metric}_mean"] - found.loc[found["variant"] == reference, f"{metric}_mean"].max()
+    found[["delta_low", "delta_high"]] = float("nan")
+    if reference is None:
+        found["p"] = float("nan")
+    # All rows were made under the same conditions, so there is one comparison; none if the metric has no statistics.
+    for comparison in board.comparisons.values():
+        captions += comparison.notes
+        if reference is not None:
+            captions.append(f"the reference is {reference}; intervals are of the difference to it")
+            found[["delta_low", "delta_high"]] = comparison.pairs.set_index("a")[["low", "high"]].reindex(found.index)
+    measured = [name for name in map(str, found) if name.endswith(("_mean", "_std"))]
+    statistics = ["low", "high", "delta", "delta_low", "delta_high", "p"]
+    table = found.set_index("variant").rename_axis(None).loc[list(ablations), ["runs", *measured, "parameters", *statistics]]
+    for title in dict.fromkeys(key for row in ablations.values() for key in row.reported):
+        table[f"paper_{title}"] = [row.reported.get(title, float("nan")) for row in ablations.values()]
     if any(row.reported for row in ablations.values()):
         captions.append("the paper's figures are of its own corpus and protocol: compare the order of the rows, not the numbers")
-    return "\n\n".join([f"**Ablation of {method}**", pipe_table(columns), "\n".join(f"- {line}" for line in captions)]) + "\n"
+    return AblationTable(method, metric, table, captions, reference)
 
 
 def _full_row(method: str) -> str:

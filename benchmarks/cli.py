@@ -56,10 +56,14 @@ SkipOption = Annotated[bool, typer.Option("--skip-bad", help="Go on without bad 
 
 
 class Format(StrEnum):
-    """How to print a leaderboard."""
+    """How to print a table."""
 
     md = "md"
     csv = "csv"
+    tex = "tex"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="md, csv or tex: a LaTeX document that compiles as it is.")]
 
 
 def _execution(
@@ -96,9 +100,6 @@ def _takes_execution(command: Callable[..., None]) -> Callable[..., None]:
     with_options.__signature__ = own.replace(parameters=[*parameters, *options.values()])  # type: ignore[attr-defined]
     del with_options.__annotations__["execution"]
     return with_options
-
-
-FormatOption = Annotated[Format, typer.Option("--format", help="md or csv.")]
 
 
 @contextmanager
@@ -317,6 +318,7 @@ def ablate(
     allow_speaker_overlap: OverlapOption = False,
     max_seconds: SecondsOption = None,
     dry_run: DryRunOption = False,
+    output: FormatOption = Format.md,
     *,
     execution: Any,  # noqa: ANN401 - an Execution, whose module loads torch
 ) -> None:
@@ -341,7 +343,8 @@ def ablate(
         rows = ablation_suite(method, load_suite(suite, overrides, settings or []))
         runs, failed = _run(rows, out, precision, execution, dry_run)
         if failed < len(runs):
-            typer.echo(ablation_table(method, out, runs))
+            table = ablation_table(method, out, runs)
+            typer.echo({"md": table.to_markdown, "csv": table.to_csv, "tex": table.to_latex}[output](), nl=output is Format.md)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -475,7 +478,7 @@ def _show_summary(outcomes: "Sequence[Outcome]") -> int:
     """Tell what became of the runs, a line per method, and every error with its file; returns how many failed."""
     from collections import Counter
 
-    from benchmarks.leaderboard import pipe_table
+    from benchmarks.tables import pipe_table
 
     methods = list(dict.fromkeys(outcome.spec.method for outcome in outcomes))
     counts = Counter((outcome.spec.method, outcome.status) for outcome in outcomes)
@@ -519,6 +522,16 @@ def leaderboard(
     output: FormatOption = Format.md,
     pareto: Annotated[Path | None, typer.Option(help="Also draw scores against a cost into this file: .svg, .png or .pdf.")] = None,
     cost: Annotated[str, typer.Option(help="Which cost: parameters, latency_p50_ms, train_seconds …")] = "flops_per_utterance",
+    published: Annotated[
+        bool, typer.Option("--published", help="Set what papers report under the same protocol beside it.")
+    ] = False,
+    statistics: Annotated[
+        bool | None,
+        typer.Option("--stats/--no-stats", help="Intervals, ties and ranks from stored predictions; by default up to 1,000 runs."),
+    ] = None,
+    diagram: Annotated[
+        Path | None, typer.Option(help="Also draw mean ranks with their critical difference: .svg, .pdf, .png.")
+    ] = None,
 ) -> None:
     """Print the leaderboard of a folder of results."""
     from benchmarks.leaderboard import read_leaderboard
@@ -526,14 +539,24 @@ def leaderboard(
     from datamodules.problems import UnknownNameError
 
     with _plain_errors(ResultError, UnknownNameError):
-        board = read_leaderboard(folder)
+        board = read_leaderboard(folder, statistics=statistics)
         if pareto is not None:
             from benchmarks.plots import pareto_figure
 
-            if pareto.suffix not in {".svg", ".png", ".pdf"}:
-                raise typer.BadParameter(f"{pareto} must end in .svg, .png or .pdf", param_hint="--pareto")
-            pareto_figure(board.table, board.captions, cost).savefig(pareto)
-    sys.stdout.write(board.to_csv() if output is Format.csv else board.to_markdown())
+            pareto_figure(board.table, board.captions, cost).savefig(_picture(pareto, "--pareto"))
+        if diagram is not None:
+            from benchmarks.plots import critical_difference_figure
+
+            if board.ranking is None:
+                raise ResultError("no diagram: ranks need statistics, three rows, and two tables or two folds that all rows have")
+            critical_difference_figure(board.ranking).savefig(_picture(diagram, "--diagram"))
+    sys.stdout.write({"md": board.to_markdown, "csv": board.to_csv, "tex": board.to_latex}[output](published))
+
+
+def _picture(file: Path, option: str) -> Path:
+    if file.suffix not in {".svg", ".png", ".pdf"}:
+        raise typer.BadParameter(f"{file} must end in .svg, .png or .pdf", param_hint=option)
+    return file
 
 
 ToleranceOption = Annotated[float, typer.Option(min=0.0, help="Probabilities that differ by no more are the same.")]

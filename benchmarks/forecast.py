@@ -9,8 +9,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks import results
-from benchmarks.leaderboard import pipe_table
 from benchmarks.runner import Job
+from benchmarks.tables import pipe_table
 
 
 @dataclass

@@ -26,10 +26,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.leaderboard import KEYS, absent_notes, condition_of, percentages, pipe_table
+from benchmarks.leaderboard import KEYS, absent_notes, condition_of, percentages
 from benchmarks.results import ResultError, read_results
 from benchmarks.robustness import FOLDER, NAMES
 from benchmarks.runner import scores
+from benchmarks.tables import pipe_table
 from zoo import get_method
 
 REGIONS = ("both", "audio", "text", "neither")

@@ -1,4 +1,4 @@
-"""The leaderboard: stored results -> one table per condition, as Markdown or CSV.
+"""The leaderboard: stored results -> one table per condition, as Markdown, CSV or LaTeX.
 
 Rows that stand in one table were made under identical conditions: corpus, protocol, features, training and precision. Anything
 else is another table, with its own caption.
@@ -7,14 +7,16 @@ else is another table, with its own caption.
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
+from benchmarks import published as papers
+from benchmarks import stats
 from benchmarks.results import (
     CLASS_METRICS,
     COSTS,
@@ -26,9 +28,10 @@ from benchmarks.results import (
     read_failures,
     read_results,
 )
+from benchmarks.tables import booktabs, document, pipe_table
 
 KEYS = ["method", "variant", "track", "corpus", "protocol"]
-_TITLES = {"war": "WAR", "uar": "UAR", "macro_f1": "macro F1", "weighted_f1": "weighted F1", "ece": "ECE"} | {
+TITLES = {"war": "WAR", "uar": "UAR", "macro_f1": "macro F1", "weighted_f1": "weighted F1", "ece": "ECE"} | {
     "mean_weighted_accuracy": "mean weighted accuracy",
     "mean_weighted_f1": "mean weighted F1",
     "mean_roc_auc": "mean ROC-AUC",
@@ -40,6 +43,24 @@ _BY_CLASS = {
     "roc_auc_class=": "ROC-AUC by class (%)",
 }
 """How the columns of a table by class begin, and what stands above it."""
+INTERVAL = "95 % interval"
+TIED = "tied"
+STATISTICS_UP_TO = 1000
+"""Runs. Statistics read every run's predictions, about a millisecond each; a folder of more is listed without, unless asked for."""
+
+
+class Part(NamedTuple):
+    """One table to print.
+
+    Attributes:
+        title: What it shows.
+        columns: Title -> cells.
+        best: Title -> numbers of the rows that have the best score.
+    """
+
+    title: str
+    columns: dict[str, list[str]]
+    best: dict[str, list[int]] = {}  # noqa: RUF012 - never changed
 
 
 @dataclass(frozen=True)
@@ -49,58 +70,107 @@ class Leaderboard:
     Attributes:
         table: One row per method and variant within a condition, the best first: `KEYS`, ``runs``, ``<metric>_mean`` and
             ``<metric>_std`` (sample deviation over folds and seeds), costs, ``coverage``, accuracy by slice, recall by class,
-            ``audio``, ``text``, ``training``, ``precision`` and ``max_seconds``.
+            ``audio``, ``text``, ``training``, ``precision``, ``max_seconds`` and ``headline``, the metric that ranks; with
+            statistics its ``headline_low``, ``headline_high``, ``headline_p`` and ``tied``, as `stats.Comparison.scores` has them.
         captions: What is common to all rows of a condition, by its number in the column ``condition``.
-        baselines: Of a multi-label condition, the scores of classifiers that look at nothing, in columns of ``table``.
         failed: How many runs are recorded as failed.
+        baselines: By condition the rows that need no model, ``method`` and the same columns; none for most tasks.
+        comparisons: Intervals and tests on the headline metric, by condition; a row's name is its number in ``table.index``.
+        ranking: Mean ranks over conditions, or over the folds of one; None where there is nothing to rank over.
     """
 
     table: pd.DataFrame
     captions: dict[int, list[str]]
     failed: int
     baselines: dict[int, pd.DataFrame] = field(default_factory=dict)
+    comparisons: dict[int, stats.Comparison] = field(default_factory=dict)
+    ranking: stats.Ranking | None = None
 
-    def to_csv(self) -> str:
-        """The table with full precision."""
-        return self.table.drop(columns="condition").to_csv(index=False, lineterminator="\n")
+    def to_csv(self, published: bool = False) -> str:
+        """The table with full precision.
 
-    def to_markdown(self) -> str:
-        """Tables for reading: scores and costs, then accuracy by slice, then recall by class, with caption and caveats."""
+        Args:
+            published: Add a column ``published_<metric>`` for each that papers report under the same protocol, in percent.
+        """
+        table = self.table.drop(columns="condition")
+        if published:
+            beside = [_published_cells(rows) for _, rows in self.table.groupby("condition", sort=True)]
+            for metric in [m for m in METRICS if any(m in cells for cells in beside)]:
+                table[f"published_{metric}"] = [
+                    cell for cells, rows in self._with_rows(beside) for cell in cells.get(metric, [""] * rows)
+                ]
+        return table.to_csv(index=False, lineterminator="\n")
+
+    def to_markdown(self, published: bool = False) -> str:
+        """Tables for reading: scores and costs, then accuracy by slice, then recall by class, with caption and caveats.
+
+        Args:
+            published: Set what papers report beside ours where corpus and protocol are the same, and list what isn't comparable.
+        """
         parts = []
         for condition, rows in self.table.groupby("condition", sort=True):
-            caption, *caveats = self.captions[int(str(condition))]
-            baselines = self.baselines.get(int(str(condition)), pd.DataFrame())
-            parts.append(f"**{caption}**")
-            parts.append(pipe_table(_beside(_score_columns(rows), baselines, {_TITLES[m]: f"{m}_mean" for m in _metrics(rows)})))
-            slices = [
-                c for c in rows.columns if c.startswith("war_") and c not in {"war_mean", "war_std"} and rows[c].notna().any()
-            ]
-            if slices:
-                name = slices[0].removeprefix("war_").split("=")[0]
-                parts.append(f"Accuracy (WAR, %) by {name}:")
-                parts.append(pipe_table(_names(rows) | {_slice_title(c): [f"{100 * v:.1f}" for v in rows[c]] for c in slices}))
-            for start, heading in _BY_CLASS.items():
-                shown = {c.removeprefix(start): c for c in rows.columns if c.startswith(start) and rows[c].notna().any()}
-                if shown:
-                    cells = {label: [_percent(value) for value in rows[column]] for label, column in shown.items()}
-                    parts += [f"{heading}:", pipe_table(_beside(_names(rows) | cells, baselines, shown))]
+            caption, *caveats = self._captions(int(str(condition)))
+            scores, costs, *others = self._parts(rows, published)
+            parts += [f"**{caption}**", pipe_table(scores.columns | costs.columns)]
+            for part in others:
+                parts += [f"{part.title}:", pipe_table(part.columns)]
             parts += ["\n".join(f"- {line}" for line in caveats)] if caveats else []
+            for part in _published_parts(rows) if published else []:
+                parts += [f"{part.title}:", pipe_table(part.columns)] if part.columns else [f"{part.title}."]
+        if self.ranking is not None:
+            parts += [f"**Ranks**: {self.ranking.note}", pipe_table(_rank_columns(self.ranking))]
         if self.failed:
             parts.append(f"{self.failed} runs failed; their errors are in the folder `failed`.")
         return "\n\n".join(parts) + "\n"
 
+    def to_latex(self, published: bool = False) -> str:
+        """A document that compiles as it is, one table environment per table: the best bold, ties marked, caveats as footnotes.
 
-def read_leaderboard(out: Path | str, only: Mapping[str, str] | None = None) -> Leaderboard:
+        Args:
+            published: As of `to_markdown`.
+        """
+        tables = []
+        for condition, rows in self.table.groupby("condition", sort=True):
+            caption, *caveats = self._captions(int(str(condition)))
+            for number, part in enumerate(map(_marked, self._parts(rows, published))):
+                # What the rows have in common is said once, under the scores.
+                tables.append(booktabs(part.columns, f"{part.title}: {caption}", [] if number else caveats, part.best))
+            for part in _published_parts(rows) if published else []:
+                tables += [booktabs(part.columns, f"{part.title}: {caption}")] if part.columns else []
+        if self.ranking is not None:
+            tables.append(booktabs(_rank_columns(self.ranking), f"Ranks: {self.ranking.note}"))
+        return document(tables)
+
+    def _parts(self, rows: pd.DataFrame, published: bool) -> Iterator[Part]:
+        return _parts(rows, published, self.baselines.get(int(rows["condition"].iloc[0]), pd.DataFrame()))
+
+    def _captions(self, condition: int) -> list[str]:
+        comparison = self.comparisons.get(condition)
+        return self.captions[condition] + (list(comparison.notes) if comparison else [])
+
+    def _with_rows(self, parts: list[dict[str, list[str]]]) -> Iterator[tuple[dict[str, list[str]], int]]:
+        return zip(parts, self.table.groupby("condition", sort=True).size(), strict=True)
+
+
+def read_leaderboard(
+    out: Path | str, only: Mapping[str, str] | None = None, statistics: bool | None = None, reference: str | None = None
+) -> Leaderboard:
     """Aggregate finished runs under ``out``: all, or those whose run ids are in ``only``, which says what to call their variant.
 
     Runs of one method, options, data, fold and seed that differ only in the code: the newest counts, and a caveat says so.
+
+    Args:
+        out: Folder of the results.
+        only: Which runs.
+        statistics: Whether to read the stored predictions, for intervals, ties and ranks; None: up to `STATISTICS_UP_TO` runs.
+        reference: The variant that the others of its condition are tested against; None for the best row.
 
     Raises:
         ResultError: If there is none, or one is damaged.
     """
     out = Path(out)
     flat = (
-        _row(spec if only is None else spec | {"variant": only[name]}, result)
+        _row(spec if only is None else spec | {"variant": only[name]}, result) | {"_run": name}
         for name, spec, result in read_results(out)
         if only is None or name in only
     )
@@ -139,13 +209,70 @@ def read_leaderboard(out: Path | str, only: Mapping[str, str] | None = None) -> 
         .join(grouped[["audio", "text", "training", "precision", "max_seconds", "headline"]].first())
         .reset_index()
     )
-    table["condition"] = table.pop("_condition").map(numbers)
+    table["condition"] = table["_condition"].map(numbers)
     table["_score"] = [row[f"{row['headline']}_mean"] for _, row in table.iterrows()]
-    table = table.sort_values(["condition", "_score", "method", "variant"], ascending=[True, False, True, True])
+    table = table.sort_values(["condition", "_score", "method", "variant"], ascending=[True, False, True, True], ignore_index=True)
+    place = {key: row for row, key in enumerate(table[["_condition", "method", "_options"]].itertuples(index=False, name=None))}
+    frame["_row"] = [place[key] for key in frame[["_condition", "method", "_options"]].itertuples(index=False, name=None)]
+    frame["condition"] = frame["_condition"].map(numbers)
     finished = set(frame[identity].itertuples(index=False, name=None))
     failed = sum(_identity(spec) not in finished for name, spec in read_failures(out) if only is None or name in only)
+    table = table.drop(columns=["_score", "_condition", "_options"])
     baselines = {numbers[str(condition)]: _baselines(rows) for condition, rows in frame.groupby("_condition")}
-    return Leaderboard(table.drop(columns=["_score", "_options", "headline"]).reset_index(drop=True), captions, failed, baselines)
+    if statistics is None and len(frame) > STATISTICS_UP_TO:
+        for caption in captions.values():
+            caption.append(f"more than {STATISTICS_UP_TO:,} runs: intervals, ties and ranks only with --stats")
+        statistics = False
+    if statistics is False:
+        return Leaderboard(table, captions, failed, baselines)
+    comparisons = _compare(frame, out, captions, reference)
+    for column in ("low", "high", "p", "tied"):
+        name = column if column == TIED else f"headline_{column}"
+        found = (
+            pd.concat([comparison.scores[column] for comparison in comparisons.values()]) if comparisons else pd.Series(dtype=float)
+        )
+        table[name] = found.reindex(table.index)
+    return Leaderboard(table, captions, failed, baselines, comparisons, _rank(table, frame))
+
+
+def _compare(frame: pd.DataFrame, out: Path, captions: dict[int, list[str]], reference: str | None) -> dict[int, stats.Comparison]:
+    """The rows of every condition, compared on its headline metric."""
+    comparisons = {}
+    for condition, runs in frame.groupby("condition"):
+        number, metric = int(str(condition)), runs["headline"].iloc[0]
+        if metric not in stats.METRICS:
+            captions[number].append(f"no intervals and ties: there are no statistics for {metric}")
+            continue
+        files = [
+            stats.RunFile(run["_row"], run["fold"], run["seed"], out / run["_run"] / "predictions.parquet")
+            for _, run in runs.iterrows()
+        ]
+        named = runs.loc[runs["variant"] == reference, "_row"]
+        predictions = stats.read_predictions(files, json.loads(runs["_classes"].iloc[0]))
+        comparisons[number] = stats.compare(predictions, metric, None if named.empty else named.iloc[0])
+    return comparisons
+
+
+def _rank(table: pd.DataFrame, frame: pd.DataFrame) -> stats.Ranking | None:
+    """Ranks over the conditions that share rows, or over the folds of a single condition."""
+    names = _row_names(table)
+    if table["condition"].nunique() > 1:
+        scores = pd.DataFrame(
+            {"block": table["condition"], "row": names, "score": [r[f"{r['headline']}_mean"] for _, r in table.iterrows()]}
+        )
+        scores = scores.pivot_table(index="block", columns="row", values="score", sort=False).dropna(axis=1)
+        blocks, caveat = "tables (corpus, protocol and features)", "tables of one corpus aren't independent"
+    else:
+        runs = frame.assign(row=names[frame["_row"]].to_numpy(), score=[r[r["headline"]] for _, r in frame.iterrows()])
+        scores = runs.pivot_table(index="fold", columns="row", values="score", sort=False).dropna(axis=1)
+        blocks, caveat = "folds", "folds share training data, so they aren't independent and p is too small"
+    return stats.rank(scores, blocks, caveat) if scores.shape[0] > 1 and scores.shape[1] > 2 else None
+
+
+def _row_names(table: pd.DataFrame) -> pd.Series:
+    """A name for every row: the method, and its variant unless that is the default."""
+    variant = table["variant"]
+    return table["method"] + ("; " + variant).where(variant != "default", "")
 
 
 def _row(spec: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
@@ -170,6 +297,7 @@ def _row(spec: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         "finished": result["finished"],
         "precision": spec["precision"],
         "max_seconds": spec["max_seconds"],
+        "_classes": _text(spec["classes"]),
         "_device": result["environment"]["device"],
         "_revision": result["environment"]["revision"],
         "_absent": _text(spec.get("absent", {})),
@@ -212,9 +340,9 @@ def _percent(value: float) -> str:
 
 
 def _metrics(rows: pd.DataFrame) -> list[str]:
-    """The metrics of a condition's task, in the order of reading."""
-    order = ("uar", "war", "macro_f1", "weighted_f1", "ece", *MULTILABEL_METRICS)
-    return [metric for metric in order if f"{metric}_mean" in rows and rows[f"{metric}_mean"].notna().any()]
+    """The metrics of a condition's task, in the order of reading: the headline, which ranks, first."""
+    found = [metric for metric in TITLES if f"{metric}_mean" in rows and rows[f"{metric}_mean"].notna().any()]
+    return sorted(found, key=lambda metric: metric != rows["headline"].iloc[0])
 
 
 def _fine_tuned(spec: dict[str, Any], modality: str) -> str:
@@ -254,7 +382,7 @@ def _captions(rows: pd.DataFrame, superseded: int) -> list[str]:
     counts, training = json.loads(first["_utterances"]), json.loads(first["training"])
     test = rows.groupby("fold")["_utterances"].first().map(lambda counts: json.loads(counts)["test"]).sum()
     budget = (
-        f"at most {training['max_epochs']} epochs, patience {training['patience']} on validation {_TITLES[first['headline']]}, "
+        f"at most {training['max_epochs']} epochs, patience {training['patience']} on validation {TITLES[first['headline']]}, "
         f"batch {training['batch_size']}, AdamW {training['lr']:g}, class weights {training['class_weights']}"
     )
     facts = [
@@ -279,11 +407,46 @@ def _names(rows: pd.DataFrame) -> dict[str, list[str]]:
     return names if (rows["variant"] == "default").all() else names | {"variant": rows["variant"].tolist()}
 
 
-def _score_columns(rows: pd.DataFrame) -> dict[str, list[str]]:
-    columns = _names(rows) | {"runs": [str(n) for n in rows["runs"]]}
+def _parts(rows: pd.DataFrame, published: bool, baselines: pd.DataFrame) -> Iterator[Part]:
+    """The tables of one condition: scores, costs, accuracy by slice, figures by class."""
+    names = _names(rows)
+    scores = _scores(rows, names, published)
+    yield scores._replace(columns=_beside(scores.columns, baselines, {TITLES[m]: f"{m}_mean" for m in _metrics(rows)}))
+    yield Part("Costs", _beside(names | cost_columns(rows), baselines, {}))
+    slices = [c for c in rows.columns if c.startswith("war_") and c not in {"war_mean", "war_std"} and rows[c].notna().any()]
+    if slices:
+        title = f"Accuracy (WAR, %) by {slices[0].removeprefix('war_').split('=')[0]}"
+        yield Part(title, names | {_slice_title(c): [f"{100 * v:.1f}" for v in rows[c]] for c in slices})
+    for start, heading in _BY_CLASS.items():
+        shown = {c.removeprefix(start): c for c in rows.columns if c.startswith(start) and rows[c].notna().any()}
+        if shown:
+            cells = {label: [_percent(value) for value in rows[column]] for label, column in shown.items()}
+            yield Part(heading, _beside(names | cells, baselines, shown))
+
+
+def _scores(rows: pd.DataFrame, names: dict[str, list[str]], published: bool) -> Part:
+    headline = rows["headline"].iloc[0]
+    columns, best = names | {"runs": [str(n) for n in rows["runs"]]}, {}
     for metric in _metrics(rows):
-        columns[_TITLES[metric]] = percentages(rows, metric)
-    return columns | cost_columns(rows)
+        columns[TITLES[metric]] = percentages(rows, metric)
+        means = rows[f"{metric}_mean"].round(3)
+        best[TITLES[metric]] = [n for n, mean in enumerate(means) if mean == (means.min() if metric == "ece" else means.max())]
+        if metric == headline and TIED in rows and rows["headline_low"].notna().any():
+            columns[INTERVAL] = [interval(low, high) for low, high in zip(rows["headline_low"], rows["headline_high"], strict=True)]
+            columns[TIED] = ["†" if tied else "" for tied in rows[TIED]]
+    if published:
+        columns |= {f"published {TITLES[metric]}": cells for metric, cells in _published_cells(rows).items()}
+    return Part("Scores (%)", columns, best)
+
+
+def _marked(part: Part) -> Part:
+    """The part with its marks behind the scores, which takes less room than a column."""
+    if TIED not in part.columns:
+        return part
+    titles = list(part.columns)
+    headline = titles[titles.index(INTERVAL) - 1]
+    marked = [score + mark for score, mark in zip(part.columns[headline], part.columns[TIED], strict=True)]
+    return part._replace(columns={t: marked if t == headline else cells for t, cells in part.columns.items() if t != TIED})
 
 
 def percentages(rows: pd.DataFrame, metric: str) -> list[str]:
@@ -292,19 +455,64 @@ def percentages(rows: pd.DataFrame, metric: str) -> list[str]:
     return ["–" if pd.isna(mean) else f"{100 * mean:.1f} ± {100 * std:.1f}" for mean, std in pairs]
 
 
+def interval(low: float, high: float, sign: str = "") -> str:
+    """An interval in percent; ``sign`` is ``+`` for differences."""
+    return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
+
+
 def _slice_title(column: str) -> str:
     return column.partition("=")[2]
 
 
-def pipe_table(columns: dict[str, list[str]]) -> str:
-    """Columns of equal length as an aligned Markdown table; text to the left, numbers to the right."""
-    escaped = {title: [cell.replace("|", "\\|") for cell in cells] for title, cells in columns.items()}
-    widths = {title: max(len(title), 3, *map(len, cells)) for title, cells in escaped.items()}
-    left = {"method", "variant"}
+def _rank_columns(ranking: stats.Ranking) -> dict[str, list[str]]:
+    return {"by": [str(name) for name in ranking.ranks.index], "mean rank": [f"{rank:.2f}" for rank in ranking.ranks]}
 
-    def line(cells: list[str]) -> str:
-        padded = [c.ljust(w) if t in left else c.rjust(w) for c, (t, w) in zip(cells, widths.items(), strict=True)]
-        return f"| {' | '.join(padded)} |"
 
-    rule = [":" + "-" * (w - 1) if t in left else "-" * (w - 1) + ":" for t, w in widths.items()]
-    return "\n".join([line(list(escaped)), line(rule), *(line(list(row)) for row in zip(*escaped.values(), strict=True))])
+def _published_cells(rows: pd.DataFrame) -> dict[str, list[str]]:
+    """What papers report for the rows' methods under the same protocol, in percent: metric -> one cell per row.
+
+    A star marks what was probably selected on test.
+    """
+    figures = papers.comparable(rows["corpus"].iloc[0], rows["protocol"].iloc[0])
+    figures = figures[figures["method"].isin(rows["method"]) & figures["metric"].isin(METRICS)]
+    stars = {papers.TRUST[1]: "*"}
+    texts = figures.assign(
+        text=[f"{value:.1f}{stars.get(trust, '')}" for value, trust in zip(figures["value"], figures["trust"], strict=True)]
+    )
+    found = texts.groupby(["metric", "method"])["text"].agg(", ".join)
+    return {
+        metric: [found.get((metric, method), "") for method in rows["method"]]
+        for metric in METRICS
+        if metric in found.index.get_level_values("metric")
+    }
+
+
+def _published_parts(rows: pd.DataFrame) -> Iterator[Part]:
+    """Lists of what is published for the corpus: under the same protocol, and under others with why that isn't comparable."""
+    corpus, protocol = rows["corpus"].iloc[0], rows["protocol"].iloc[0]
+    same, others = papers.comparable(corpus, protocol), papers.incomparable(corpus, protocol)
+    if same.empty:
+        yield Part(f"Nothing is published under {protocol} for {corpus}", {})
+    else:
+        trust = [f"{trust}{' (*)' if trust == papers.TRUST[1] else ''}" for trust in same["trust"]]
+        yield Part(
+            f"Published under {protocol}",
+            _figures(same)
+            | {
+                "trust": trust,
+                "note": ["; ".join(filter(None, pair)) for pair in zip(same["selection"], same["note"], strict=True)],
+            },
+        )
+    if not others.empty:
+        why = [papers.why_not(figure) for _, figure in others.iterrows()]
+        yield Part("Published for this corpus, not comparable", _figures(others) | {"why not comparable": why})
+
+
+def _figures(figures: pd.DataFrame) -> dict[str, list[str]]:
+    sources = [f"{paper}: {source}" for paper, source in zip(figures["paper"], figures["source"], strict=True)]
+    return {
+        "method": [method.removeprefix("other: ") for method in figures["method"]],
+        "metric": [TITLES.get(metric, metric) for metric in figures["metric"]],
+        "reported": [f"{value:g}" for value in figures["value"]],
+        "source": sources,
+    }

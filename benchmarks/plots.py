@@ -15,6 +15,7 @@ from matplotlib.ticker import PercentFormatter
 from matplotlib.transforms import Bbox
 
 from benchmarks.results import COST_NAMES, COSTS, ResultError
+from benchmarks.stats import ALPHA, Ranking
 from datamodules.corruptions import Corruption
 from datamodules.problems import UnknownNameError
 
@@ -208,4 +209,16 @@ def degree_figure(rows: pd.DataFrame, kind: Corruption, metric: str) -> Figure:
     axes.set_title(kind.title)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def critical_difference_figure(ranking: Ranking) -> Figure:
+    """Mean ranks on a line, the best to the left; a bar joins rows that Nemenyi's test can't tell apart (Demšar 2006)."""
+    import scikit_posthocs  # slow to import, and no run needs it
+
+    figure = Figure(figsize=(9, 1.2 + 0.2 * len(ranking.ranks)), layout="constrained")
+    axes = figure.subplots()
+    # The library would draw the critical difference over the axis's numbers, so it stands in the title.
+    scikit_posthocs.critical_difference_diagram(ranking.ranks, ranking.pairs, alpha=ALPHA, ax=axes, text_h_margin=0.1)
+    axes.set_title(f"mean rank; critical difference {ranking.critical_difference:.2f}", fontsize="medium")
     return figure

@@ -24,11 +24,12 @@ import pandas as pd
 from filelock import FileLock
 from matplotlib.figure import Figure
 
-from benchmarks.leaderboard import KEYS, absent_notes, condition_of, percentages, pipe_table
+from benchmarks.leaderboard import KEYS, absent_notes, condition_of, percentages
 from benchmarks.plots import degree_figure
 from benchmarks.results import METRICS, ResultError, read_results
 from benchmarks.runner import Job, data_module, predictions_of, quiet_lightning, scores
 from benchmarks.spec import RunSpec, SuiteError
+from benchmarks.tables import pipe_table
 from datamodules.corruptions import CORRUPTIONS, VERSION, Corrupter, Corruption
 from datamodules.emotion import Absent, Utterances, context_ids
 from datamodules.problems import UnknownNameError

@@ -351,9 +351,10 @@ class _EpochReport(L.Callback):
 
 
 def predictions_of(model: FusionModule, job: Job) -> pd.DataFrame:
-    """Every test utterance with its label, slices and probabilities ``p_<class>``, in the order of the fold."""
+    """Every test utterance with its label, speaker, dialogue, slices and probabilities ``p_<class>``, in the order of the fold."""
     fold = job.plan.folds[job.spec.fold]
-    facts = job.utterances.table.set_index("utterance_id").loc[list(fold.test), ["label", *job.utterances.slices]].reset_index()
+    known = list(dict.fromkeys(["label", "speaker", "dialogue", *job.utterances.slices]))
+    facts = job.utterances.table.set_index("utterance_id").loc[list(fold.test), known].reset_index()
     probabilities = torch.stack([model.test_probabilities[name] for name in facts["utterance_id"]]).numpy()
     columns = [f"p_{label}" for label in job.plan.classes]
     return pd.concat([facts, pd.DataFrame(probabilities, columns=columns)], axis=1)

@@ -1,7 +1,9 @@
 """Ablation tables: the rows in the paper's order, under one set of conditions, beside the paper's figures."""
 
+import io
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -55,3 +57,16 @@ def test_ablate_prints_the_papers_rows_even_where_a_run_was_made_under_another_n
     assert rows[-1]["Δ UAR"] == "+0.0"
     first, full = (float(rows[i]["UAR"].split(" ±")[0]) for i in (0, -1))
     assert float(rows[0]["Δ UAR"]) == pytest.approx(first - full, abs=0.11)
+    low, high = (float(bound) for bound in rows[0]["95 % interval"].split(" to "))
+    assert low <= float(rows[0]["Δ UAR"]) <= high
+    assert rows[-1]["p (Holm)"] == "–"
+    assert "the reference is MER-HAN" in result.stdout
+    assert "Holm's correction over 6 tests" in result.stdout
+    again = ["ablate", "mer_han", *common, "--set", "audio_only.hidden=4", "--format"]
+    table = pd.read_csv(io.StringIO(run(app, [*again, "csv"]).stdout), index_col="variant")
+    assert table["paper_UAR"].tolist() == [52.18, 56.98, 67.72, 69.54, 71.87, 71.43, 74.20]
+    assert table["delta"].to_numpy() == pytest.approx((table["uar_mean"] - table["uar_mean"].iloc[-1]).to_numpy())
+    assert table["p"].isna().tolist() == [False] * 6 + [True]
+    latex = run(app, [*again, "tex"]).stdout
+    assert r"$\Delta$ UAR" in latex
+    assert latex.rstrip().endswith(r"\end{document}")

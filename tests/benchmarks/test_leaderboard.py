@@ -2,6 +2,8 @@
 
 import io
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,12 @@ import pytest
 
 from benchmarks import read_leaderboard
 from benchmarks.results import COSTS, METRICS, ResultError, record_failure
+from benchmarks.runner import scores
 
 KEYS = ["method", "variant", "track", "corpus", "protocol"]
+
+
+_CHANGES = {"variant", "options", "audio", "fold", "code", "corpus", "data", "protocol"}
 
 
 def write_run(out: Path, name: str, seed: int, uar: float, **changes: object) -> None:
@@ -33,7 +39,7 @@ def write_run(out: Path, name: str, seed: int, uar: float, **changes: object) ->
         "seed": seed,
         "max_seconds": 30.0,
         "code": "1",
-    } | {key: value for key, value in changes.items() if key in {"variant", "options", "audio", "fold", "code", "corpus", "data"}}
+    } | {key: value for key, value in changes.items() if key in _CHANGES}
     result = {
         "spec": spec,
         "scores": dict.fromkeys(METRICS, 0.5) | {"uar": uar, "recall": {"a": uar, "b": None}, "confusion": [[1, 0], [0, 1]]},
@@ -50,6 +56,18 @@ def write_run(out: Path, name: str, seed: int, uar: float, **changes: object) ->
     folder = out / f"{name}-{seed}-{abs(hash(json.dumps(spec)))}"
     folder.mkdir(parents=True)
     (folder / "result.json").write_text(json.dumps(result))
+    stored = predictions(seed, uar)
+    if changes.get("named", True):
+        stored = stored.assign(speaker=[f"s{n % 10}" for n in range(len(stored))], dialogue=None)
+    stored.to_parquet(folder / "predictions.parquet", index=False)
+
+
+def predictions(seed: int, share: float) -> pd.DataFrame:
+    """400 utterances of two classes, of which about that share is right."""
+    label = np.array(["a", "b"] * 200)
+    right = np.random.default_rng(seed).random(400) < share
+    p_a = np.where(right == (label == "a"), 0.75, 0.25)
+    return pd.DataFrame({"utterance_id": [f"u{n}" for n in range(400)], "label": label, "p_a": p_a, "p_b": 1 - p_a})
 
 
 def test_mean_and_sample_deviation_over_folds_and_seeds(tmp_path: Path) -> None:
@@ -73,6 +91,7 @@ def test_csv_has_the_promised_columns_first(tmp_path: Path) -> None:
     assert table.columns[: len(promised)].tolist() == promised
     assert table["coverage"].item() == 0.9
     assert table["uar_std"].item() == 0.0
+    assert {"headline", "headline_low", "headline_high", "headline_p", "tied"} <= set(table.columns)
 
 
 def test_the_best_comes_first_and_the_text_says_what_a_reader_must_know(tmp_path: Path) -> None:
@@ -225,3 +244,112 @@ def test_a_multilabel_table_stands_beside_the_others_with_its_own_columns(tmp_pa
     assert "UAR" not in multilabel
     assert "mean weighted accuracy" not in multiclass
     assert "all negative" not in multiclass
+
+
+def test_statistics_agree_with_the_stored_scores_and_mark_ties(tmp_path: Path) -> None:
+    for seed in range(3):
+        for name, share in (("worst", 0.55), ("good", 0.8), ("as_good", 0.8)):
+            offset = {"worst": 0, "good": 10, "as_good": 20}[name]
+            uar = scores(predictions(seed + offset, share), ("a", "b"))["uar"]
+            write_run(tmp_path, name, seed, uar)
+            (folder,) = tmp_path.glob(f"{name}-{seed}-*")
+            predictions(seed + offset, share).to_parquet(folder / "predictions.parquet", index=False)
+    board = read_leaderboard(tmp_path)
+    assert board.comparisons[0].scores["mean"].to_numpy() == pytest.approx(board.table["uar_mean"].to_numpy())
+    assert board.table.set_index("method")["tied"].to_dict() == {"good": True, "as_good": True, "worst": False}
+    assert (
+        (board.table["headline_low"] < board.table["uar_mean"]) & (board.table["uar_mean"] < board.table["headline_high"])
+    ).all()
+    text = board.to_markdown()
+    row = next(line for line in text.splitlines() if line.startswith("| worst"))
+    assert "†" not in row
+    assert text.count("† |") == 2
+    for fact in ("2,000 bootstrap draws of 400 test utterances", "Holm's correction over 2 tests", "with 3 seeds their variance"):
+        assert fact in text, fact
+
+
+def test_predictions_are_read_only_for_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path, "m", 0, 0.6)
+    write_run(tmp_path, "n", 0, 0.7)
+    for file in tmp_path.glob("*/predictions.parquet"):
+        file.unlink()
+    board = read_leaderboard(tmp_path, statistics=False)
+    assert "95 %" not in board.to_markdown()
+    assert "tied" not in board.table
+    with pytest.raises(ResultError, match=r"predictions.parquet is missing; .*--no-stats"):
+        read_leaderboard(tmp_path)
+    monkeypatch.setattr("benchmarks.leaderboard.STATISTICS_UP_TO", 1)
+    assert "ranks only with --stats" in read_leaderboard(tmp_path).to_markdown()
+
+
+def test_a_headline_without_statistics_is_said_not_guessed(tmp_path: Path) -> None:
+    write_run(tmp_path, "m", 0, 0.6)
+    (file,) = tmp_path.glob("*/result.json")
+    file.write_text(file.read_text().replace('"headline": "uar"', '"headline": "ece"'))
+    text = read_leaderboard(tmp_path).to_markdown()
+    assert "no statistics for ece" in text
+    assert "95 % interval" not in text
+
+
+def test_ranks_over_tables_and_over_folds(tmp_path: Path) -> None:
+    shares = {"first": 0.9, "second": 0.7, "third": 0.5}
+    for name, share in shares.items():
+        for fold in range(4):
+            write_run(tmp_path / "folds", name, fold, share + 0.01 * fold, fold=fold)
+        for corpus in ("toy 1", "other 1"):
+            write_run(tmp_path / "corpora", name, 0, share, corpus=corpus)
+    for folder, blocks in (("folds", "4 folds"), ("corpora", "2 tables")):
+        board = read_leaderboard(tmp_path / folder)
+        assert board.ranking is not None
+        assert board.ranking.ranks.to_dict() == {"first": 1, "second": 2, "third": 3}
+        assert f"mean ranks of 3 rows over {blocks}" in board.to_markdown()
+
+
+def test_latex_has_the_best_bold_ties_marked_and_names_escaped(tmp_path: Path) -> None:
+    write_run(tmp_path, "new_method", 0, 0.8, variant="50%_&more", options={"x": 1})
+    write_run(tmp_path, "old", 0, 0.8)
+    text = read_leaderboard(tmp_path).to_latex()
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == text.count("copy from here") == 4
+    row = next(line for line in text.splitlines() if line.startswith("new\\_method"))
+    assert row.startswith(r"new\_method & 50\%\_\&more & 1 & \textbf{80.0 $\pm$ 0.0\textsuperscript{\dag}} & ")
+    assert r"\item coverage: 9 of 10 utterances (90.0 \%)" in text
+    assert r"\usepackage{booktabs}" in text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex isn't installed")
+def test_latex_compiles_as_it_is(tmp_path: Path) -> None:
+    nasty = '_ % & # $ { } ~ ^ \\ < > " | é Δ 中 ħ'
+    write_run(tmp_path / "runs", "a_method", 0, 0.8, variant=nasty, options={"x": 1}, corpus="meld 1", protocol="meld7@1")
+    write_run(tmp_path / "runs", "hcam", 0, 0.7, corpus="meld 1", protocol="meld7@1")
+    (tmp_path / "table.tex").write_text(read_leaderboard(tmp_path / "runs").to_latex(published=True), encoding="utf-8")
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-1500:]
+    assert (tmp_path / "table.pdf").stat().st_size > 10_000
+    assert b"Overfull" not in done.stdout
+
+
+def test_published_figures_stand_beside_ours_only_under_the_same_protocol(tmp_path: Path) -> None:
+    write_run(tmp_path / "same", "hbaf", 0, 0.6, corpus="meld 1", protocol="meld7@1")
+    write_run(tmp_path / "same", "mer_han", 0, 0.6, corpus="meld 1", protocol="meld7@1")
+    write_run(tmp_path / "other", "hbaf", 0, 0.6, corpus="meld 1", protocol="meld3-sentiment@1")
+    board = read_leaderboard(tmp_path / "same", statistics=False)
+    assert "published" not in board.to_markdown().split("Published under")[0] + board.to_csv()
+    text = board.to_markdown(published=True)
+    head, _, hbaf, mer_han = [line for line in text.splitlines() if line.startswith("|")][:4]
+    column = [cell.strip() for cell in head.split("|")].index("published weighted F1")
+    assert [line.split("|")[column].strip() for line in (hbaf, mer_han)] == ["67.1", ""]
+    same, others = text.split("Published under meld7@1:")[1].split("Published for this corpus, not comparable:")
+    assert "COSMIC" in same
+    assert "COSMIC" not in others
+    assert "MiSTER-E" in others
+    assert "probably test-selected (*)" in same
+    assert pd.read_csv(io.StringIO(board.to_csv(published=True)))["published_weighted_f1"].tolist() == [
+        67.1,
+        pytest.approx(np.nan, nan_ok=True),
+    ]
+    other = read_leaderboard(tmp_path / "other", statistics=False).to_markdown(published=True)
+    assert "Nothing is published under meld3-sentiment@1" in other
+    assert "published weighted F1" not in other
+    assert "| protocol meld7@1" in other.replace("  ", "")
