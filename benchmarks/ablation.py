@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,8 @@ from benchmarks.leaderboard import INTERVAL, TITLES, interval, percentages, read
 from benchmarks.results import MULTILABEL_METRICS
 from benchmarks.spec import MethodSpec, Suite, SuiteError
 from benchmarks.tables import booktabs, document, pipe_table
+from datamodules.features import parse_feature
+from datamodules.features.transformer import CheckpointError
 from zoo import get_method, list_methods
 
 _METRICS = ("war", "uar", "macro_f1", "weighted_f1", *MULTILABEL_METRICS)
@@ -40,11 +43,25 @@ def ablation_suite(method: str, suite: Suite) -> Suite:
     """
     ablation_methods(method)
     given = {entry.method: entry.options for entry in reversed(suite.methods)}  # the first entry of a method counts
+    missing = missing_features(method)
     rows = [
-        MethodSpec(method=row.method, options={**given.get(row.method, {}), **row.options}, variant=name)
+        MethodSpec(method=row.method, options={**given.get(row.method, {}), **row.options}, variant=name, audio=row.audio)
         for name, row in get_method(method).ablations.items()
+        if row.audio not in missing
     ]
     return Suite(**{**suite.model_dump(), "methods": [row.model_dump() for row in rows]})
+
+
+@cache
+def missing_features(method: str) -> dict[str, str]:
+    """Features of single rows that can't be had here, a checkpoint that can't be downloaded say, each with the reason."""
+    missing = {}
+    for feature in {row.audio for row in get_method(method).ablations.values()} - {""}:
+        try:
+            parse_feature(feature).identity()
+        except CheckpointError as error:
+            missing[feature] = str(error)
+    return missing
 
 
 @dataclass(frozen=True)
@@ -117,20 +134,22 @@ def ablation_table(method: str, out: Path, runs: Mapping[str, str]) -> AblationT
     full = _full_row(method)
     board = read_leaderboard(out, runs, statistics=True, reference=full)
     found = board.table
-    captions = [line for lines in board.captions.values() for line in lines]
+    captions = list(dict.fromkeys(line for lines in board.captions.values() for line in lines))
     ablations = {name: row for name, row in get_method(method).ablations.items() if name in set(found["variant"])}
     metric, reference = found["headline"].iloc[0], full if full in ablations else None
     found = found.rename(columns={"headline_low": "low", "headline_high": "high", "headline_p": "p"})
     found["delta"] = found[f"{metric}_mean"] - found.loc[found["variant"] == reference, f"{metric}_mean"].max()
     found[["delta_low", "delta_high"]] = float("nan")
-    if reference is None:
-        found["p"] = float("nan")
-    # All rows were made under the same conditions, so there is one comparison; none if the metric has no statistics.
-    for comparison in board.comparisons.values():
+    # One comparison, of the rows with the suite's features; those with a feature of their own have others, without the reference.
+    conditions = found.loc[found["variant"] == reference, "condition"]
+    for comparison in [board.comparisons[number] for number in conditions if number in board.comparisons]:
         captions += comparison.notes
-        if reference is not None:
-            captions.append(f"the reference is {reference}; intervals are of the difference to it")
-            found[["delta_low", "delta_high"]] = comparison.pairs.set_index("a")[["low", "high"]].reindex(found.index)
+        captions.append(f"the reference is {reference}; intervals are of the difference to it")
+        found[["delta_low", "delta_high"]] = comparison.pairs.set_index("a")[["low", "high"]].reindex(found.index)
+    found.loc[~found["condition"].isin(conditions), "p"] = float("nan")
+    missing = missing_features(method)
+    left_out = {name: missing[row.audio] for name, row in get_method(method).ablations.items() if row.audio in missing}
+    captions += [f"not run: {name} ({reason})" for name, reason in left_out.items()]
     measured = [name for name in map(str, found) if name.endswith(("_mean", "_std"))]
     statistics = ["low", "high", "delta", "delta_low", "delta_high", "p"]
     table = found.set_index("variant").rename_axis(None).loc[list(ablations), ["runs", *measured, "parameters", *statistics]]

@@ -166,7 +166,7 @@ def _conditions(suite: Suite, entry: MethodSpec) -> tuple[str, str, Training, di
     """Audio feature, text feature, training and options of a method in the suite's track."""
     published = get_method(entry.method).published
     if suite.track == "controlled" or published is None:
-        return suite.audio, suite.text, suite.training, entry.options
+        return entry.audio or suite.audio, suite.text, suite.training, entry.options
     return published.audio, published.text, published.training, {**published.options, **entry.options}
 
 

@@ -103,6 +103,7 @@ class MethodSpec(BaseModel):
         method: One of ``fusion-zoo methods``.
         options: Changes to the constructor's defaults.
         variant: What the leaderboard calls it; made from the options where it isn't given.
+        audio: The method's own audio feature instead of the suite's; its rows then stand in a table of their own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -110,6 +111,7 @@ class MethodSpec(BaseModel):
     method: str
     options: dict[str, Any] = Field(default_factory=dict)
     variant: str = ""
+    audio: str = ""
 
     @property
     def label(self) -> str:

@@ -251,7 +251,10 @@ def page(name: str) -> str:
             [
                 row_name,
                 row.method,
-                ", ".join(f"`{key}={value!r}`" for key, value in row.options.items()) or "defaults",
+                ", ".join(
+                    [f"`{key}={value!r}`" for key, value in row.options.items()] + ([f"audio `{row.audio}`"] if row.audio else [])
+                )
+                or "defaults",
                 *(f"{row.reported[m]:.2f}" if m in row.reported else "–" for m in metrics),
             ]
             for row_name, row in method.ablations.items()

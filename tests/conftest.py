@@ -1,12 +1,15 @@
 """Shared fixtures: everything is generated, offline and small."""
 
 import csv
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test asks the hub, on whatever machine
 
 RATE = 16_000
 WORDS = {"calm": "the bus leaves at noon", "cross": "i hate this awful mess", "glad": "what a lovely happy day"}

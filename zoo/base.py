@@ -56,11 +56,13 @@ class Variant(NamedTuple):
         method: The row's method; a paper's table may hold rows of another, such as one modality alone.
         options: Changes to its defaults.
         reported: The paper's figures for the row in percent, such as ``{"UAR": 74.2}``; empty where it gives none.
+        audio: The row's own audio feature, where a paper compares features; empty for that of the suite.
     """
 
     method: str
     options: Mapping[str, object]
     reported: Mapping[str, float] = MappingProxyType({})
+    audio: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.ablation import ablation_methods, ablation_suite
+from benchmarks.ablation import ablation_methods, ablation_suite, missing_features
 from benchmarks.cli import app
+from benchmarks.results import read_results
 from benchmarks.spec import SuiteError, load_suite
 from zoo import get_method, list_methods
+from zoo.base import Variant
 
 
 def cells(line: str) -> list[str]:
@@ -20,8 +22,11 @@ def cells(line: str) -> list[str]:
 @pytest.mark.parametrize("method", [name for name in list_methods() if get_method(name).ablations])
 def test_a_suite_has_the_rows_in_the_papers_order(method: str) -> None:
     suite = ablation_suite(method, load_suite(None, {"seeds": "2"}))
-    assert [entry.variant for entry in suite.methods] == list(get_method(method).ablations)
-    assert len({(entry.method, str(entry.options)) for entry in suite.methods}) == len(suite.methods), "two rows are the same run"
+    assert [entry.variant for entry in suite.methods] == [
+        name for name, row in get_method(method).ablations.items() if row.audio not in missing_features(method)
+    ]
+    runs = {(entry.method, str(entry.options), entry.audio) for entry in suite.methods}
+    assert len(runs) == len(suite.methods), "two rows are the same run"
     assert suite.seeds == (0, 1)
 
 
@@ -31,6 +36,30 @@ def test_options_of_the_suite_hold_for_every_row_and_the_rows_own_come_on_top() 
     assert rows["MER-HAN w/o CMA"] == {"d": 64, "cross_attention": False}
     assert rows["Audio + local attention"] == {"hidden": 8, "local_attention": True}
     assert rows["Text + local attention"] == {"local_attention": True}
+
+
+def test_rows_with_a_feature_of_their_own(manifest: Path, tmp_path: Path, tiny_bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"hidden": 4, "filters": 4, "layers": 1, "heads": 2, "lstm_layers": 1}
+    rows = {
+        "Audio": Variant("hbaf", {"inputs": "audio"}),
+        "Audio, bands": Variant("hbaf", {"inputs": "audio"}, {"UAR": 40.0}, "logmel(n=8)"),
+        "Audio, data2vec": Variant("hbaf", {"inputs": "audio"}, {"UAR": 41.0}, "hidden_states(checkpoint='facebook/data2vec')"),
+        "HBAF": Variant("hbaf", {}),
+    }
+    monkeypatch.setattr(get_method("hbaf"), "ablations", rows)
+    missing_features.cache_clear()
+    settings = [part for key, value in small.items() for part in ("--set", f"hbaf.{key}={value}")]
+    features = ["--audio", "mfcc(n=13, hop_ms=20.0)", "--text", f"hidden_states(checkpoint={tiny_bert!r})"]
+    command = ["ablate", "hbaf", "--corpus", str(manifest), *features, *settings, "--set", "training.max_epochs=1"]
+    result = CliRunner().invoke(app, [*command, "--seeds", "1", "--out", str(tmp_path / "runs")])
+    missing_features.cache_clear()
+    assert result.exit_code == 0, result.output
+    table = [cells(line) for line in result.stdout.splitlines() if line.startswith("|")]
+    assert [(row[0], row[-1]) for row in table[2:]] == [("Audio", "–"), ("Audio, bands", "40.00"), ("HBAF", "–")]
+    assert "not run: Audio, data2vec (checkpoint 'facebook/data2vec' could not be loaded" in result.stdout
+    assert "audio logmel(n=8), text" in result.stdout
+    audio = {spec["variant"]: spec["audio"]["name"] for _, spec, _ in read_results(tmp_path / "runs")}
+    assert audio == {"Audio": "mfcc", "Audio, bands": "logmel", "HBAF": "mfcc"}
 
 
 def test_a_method_without_a_table_names_those_that_have_one() -> None:

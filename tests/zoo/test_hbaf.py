@@ -520,6 +520,11 @@ def test_the_ablation_rows_change_one_part_each() -> None:
     assert list(get_method("hbaf").ablations) == [
         "Audio",
         "Audio, w/o audio context network",
+        *(
+            f"Audio, {feature}{without}"
+            for feature in ("functionals", "MFCC", "wav2vec 2.0", "data2vec")
+            for without in ("", ", w/o audio context network")
+        ),
         "Text",
         "w/o audio context network",
         "w/o text context network",

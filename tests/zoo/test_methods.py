@@ -284,6 +284,9 @@ def test_every_method_says_what_it_is(name: str) -> None:
         assert MethodSpec(method=name, options=dict(method.published.options)).checked()
     for variant in method.ablations.values():
         create(variant.method, audio_dim=AUDIO, text_dim=TEXT, num_classes=CLASSES, **variant.options)
+        if variant.audio:
+            feature = parse_feature(variant.audio)
+            assert isinstance(feature, HiddenStates) or feature.modality == "audio"
 
 
 @pytest.mark.parametrize("name", METHODS)
