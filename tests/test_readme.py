@@ -22,9 +22,12 @@ PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 def test_the_commands_for_ones_own_data(manifest: Path, tmp_path: Path, tiny_bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     fast = f'--set training.max_epochs=1 --audio "mfcc(n=8)" --text "hidden_states(checkpoint={tiny_bert!r})"'
-    assert [command.split()[1] for command in COMMANDS] == ["doctor", "bench", "leaderboard", "ablate"]
+    commands = ["doctor", "bench", "bench", "leaderboard", "ablate", "interactions", "robustness"]
+    assert [command.split()[1] for command in COMMANDS] == commands
     for command in COMMANDS:
-        full = command.replace("my.csv", str(manifest)) + (f" {fast}" if command.split()[1] in {"bench", "ablate"} else "")
+        full = command.replace("my.csv", str(manifest)) + (
+            f" {fast}" if command.split()[1] in {"bench", "ablate", "robustness"} else ""
+        )
         result = CliRunner().invoke(app, shlex.split(full)[1:])
         assert result.exit_code == 0, f"{full}\n{result.output}"
     assert (tmp_path / "runs").is_dir()

@@ -141,4 +141,8 @@ class LateAverage(FusionModule):
 def _classifier(width: int, d: int, num_classes: int, dropout: float) -> nn.Sequential:
     """Dropout and a linear layer, after one hidden layer if ``d`` is not 0."""
     hidden = [nn.Dropout(dropout), nn.Linear(width, d), nn.ReLU()] if d else []
-    return nn.Sequential(*hidden, nn.Dropout(dropout), nn.Linear(d or width, num_classes))
+    last = nn.Linear(d or width, num_classes)
+    if not d:
+        # A linear classifier is a convex problem. Whatever random start lies across the training vectors would stay as noise.
+        nn.init.zeros_(last.weight)
+    return nn.Sequential(*hidden, nn.Dropout(dropout), last)

@@ -61,7 +61,12 @@ def test_each_part_is_stored_once(manifest: Path, cache: Path) -> None:
     module(manifest, "logmel(n=4) + mfcc(n=3)")
     module(manifest, "mfcc(n=3)")
     module(manifest, "mfcc(n=3) + logmel(n=4)")
-    assert sorted(path.name.split("-")[0] for path in (cache / "features").glob("*-*")) == ["logmel", "mfcc", "word_ids"]
+    assert sorted(path.name.split("-")[0] for path in (cache / "features").glob("*-*")) == [
+        "fingerprint",
+        "logmel",
+        "mfcc",
+        "word_ids",
+    ]
 
 
 def test_parts_with_other_strides_are_refused(manifest: Path) -> None:
