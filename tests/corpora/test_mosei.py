@@ -1,7 +1,7 @@
 """CMU-MOSEI's files as the SDK distributes them, good and bad, and the multi-label task from them to the leaderboard."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
@@ -22,18 +22,20 @@ from mosei_layout import (
     write_release,
     write_sequence,
 )
+from mosei_layout import (
+    COUNTS as SPLITS,
+)
 
 from benchmarks import Suite, bench, read_leaderboard
 from benchmarks.spec import SuiteError
 from datamodules.audio import Clip, load_clip
 from datamodules.corpora import open_corpus
 from datamodules.corpora.mosei import Mosei
+from datamodules.doctor import examine
 from datamodules.problems import BadInputError
 from datamodules.protocols import ProtocolError, apply_protocol
 from datamodules.store import FeatureStore
 from zoo.base import Training
-
-SPLITS = {"train": 36, "val": 12, "test": 12}
 
 
 @pytest.fixture
@@ -284,6 +286,46 @@ def test_an_emotion_that_nobody_trains_on_is_refused_and_one_that_nobody_tests_i
         apply_protocol(table.assign(fear=table["fear"].where(table["split"] != "train", 0.0)), corpus="mosei")
     plan = apply_protocol(table.assign(fear=table["fear"].where(table["split"] != "test", 0.0)), corpus="mosei")
     assert any("the test split has no fear; the weighted accuracy of such a class is its specificity" in c for c in plan.caveats)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [COLUMNS, ["Sentiment", "Happiness", "Sadness", "Anger", "Surprise", "Disgust", "Fear"], (), str(list(COLUMNS))],
+    ids=["as the SDK writes it", "other words", "not said", "as older versions write it"],
+)
+def test_the_order_of_the_emotions_is_what_the_file_says(root: Path, columns: Sequence[str]) -> None:
+    before = read(root)
+    write_sequence(labels_file(root), "All Labels", labels(), columns)
+    pd.testing.assert_frame_equal(read(root), before)
+
+
+@pytest.mark.parametrize(
+    ("columns", "named"),
+    [(sorted(COLUMNS), "anger, disgust, fear, happy, sad, sentiment, surprise"), (COLUMNS[1:], "happy, sad, anger")],
+)
+def test_another_order_of_the_emotions_is_refused(root: Path, columns: Sequence[str], named: str) -> None:
+    write_sequence(labels_file(root), "All Labels", labels(), columns)
+    for skip_bad in (False, True):
+        with pytest.raises(BadInputError, match=rf"Labels.csd: its metadata call its columns {named}.*, not sentiment, happy, sad"):
+            read(root, skip_bad)
+
+
+def test_the_doctor_counts_every_emotion_and_compares_with_the_release(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = open_corpus("mosei", root)
+    table = corpus.table()
+    report = examine(corpus)
+    found, *_ = report.section("Labels and speakers").tables
+    assert found.columns == ("label", "train", "val", "test", "all")
+    rows = {name: counts for name, *counts in found.rows}
+    for name in EMOTIONS:
+        by_split = [int((table.loc[table["split"] == split, name] > 0).sum()) for split in SPLITS]
+        assert rows[name] == [*by_split, sum(by_split)]
+    assert rows["none"][-1] == (table[list(EMOTIONS)] == 0).all(axis=1).sum() > 0
+    assert rows["all"] == [*SPLITS.values(), 60]
+    assert set(rows) == {*EMOTIONS, "none", "all"}
+    monkeypatch.undo()
+    (counts,) = examine(corpus).section("Counts against the release").tables
+    assert ("train", 36, 16326, "-16,290") in counts.rows
 
 
 @pytest.fixture
