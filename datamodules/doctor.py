@@ -302,8 +302,9 @@ def _counts(usable: pd.DataFrame, applied: Plan | ProtocolError) -> Section:
     splits = _by_split(usable)
     names = _ordered(splits.unique())
     total = splits.value_counts()[names].tolist()
-    several = isinstance(applied, Plan) and applied.task == "multilabel"
-    labels = applied.relabel(usable)["label"].str.split("+") if several else usable["label"]
+    labels, more = usable["label"], ""
+    if isinstance(applied, Plan) and applied.task == "multilabel":
+        labels, more = applied.relabel(usable)["label"].str.split("+"), "; an utterance may have several labels"
     tables = []
     for column, values in (("label", labels), ("speaker", usable["speaker"])):
         if values.notna().any():
@@ -313,8 +314,8 @@ def _counts(usable: pd.DataFrame, applied: Plan | ProtocolError) -> Section:
                 found["all"] = found.sum(axis=1)
             rows: list[tuple[Cell, ...]] = [(str(row[0]), *map(int, row[1:])) for row in found.itertuples(name=None)]
             rows.append(("all", *total, *([len(usable)] if len(names) > 1 else [])))
-            more = "; an utterance may have several labels" if several and column == "label" else ""
-            tables.append(Table(f"Utterances by {column} and split{more}", (column, *found.columns), tuple(rows)))
+            caption = f"Utterances by {column} and split{more if column == 'label' else ''}"
+            tables.append(Table(caption, (column, *found.columns), tuple(rows)))
     own = () if usable["split"].notna().any() else ("The corpus has no splits of its own.",)
     return Section("Labels and speakers", own, tables=tuple(tables))
 

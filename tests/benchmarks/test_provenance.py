@@ -138,6 +138,14 @@ def test_predictions_are_compared_by_utterance() -> None:
         assert "not of the same" in str(compare_predictions(predictions(), other))
 
 
+def test_a_changed_prediction_of_several_labels_is_one_that_crosses_the_threshold() -> None:
+    """The most probable class stays the same throughout."""
+    one = pd.DataFrame({"utterance_id": ["u0", "u1", "u2"], "label": ["a", "a+b", "none"], "p_a": 0.9, "p_b": [0.2, 0.6, 0.49]})
+    other = one.assign(p_b=[0.3, 0.45, 0.51])
+    assert compare_predictions(one, other, "multilabel").changed == 2
+    assert compare_predictions(one, other).changed == 0
+
+
 def write(out: Path, seed: int, uar: float, shift: float = 0.0, **changes: str) -> None:
     spec = {"method": "m", "variant": "default", "options": {}, "corpus": "toy 1", "protocol": "split@1", "track": "controlled"}
     spec |= {"fold": 0, "seed": seed, "code": "1"} | {key: value for key, value in changes.items() if key != "finished"}

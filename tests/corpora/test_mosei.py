@@ -27,6 +27,8 @@ from mosei_layout import (
 )
 
 from benchmarks import Suite, bench, read_leaderboard
+from benchmarks.robustness import FOLDER, evaluate, finished_runs, read_robustness, summarise, to_markdown
+from benchmarks.runner import expand
 from benchmarks.spec import SuiteError
 from datamodules.audio import Clip, load_clip
 from datamodules.corpora import open_corpus
@@ -379,12 +381,21 @@ def test_a_bench_ends_in_a_table_with_the_trivial_rows(suite: Suite, tmp_path: P
                 assert [found["per_class"][name][metric] for name in EMOTIONS] == pytest.approx(values, abs=1e-6)
             assert [found["per_class"][name]["positives"] for name in EMOTIONS] == truth.sum(0).tolist()
         assert result["baselines"]["all negative"]["mean_weighted_accuracy"] == 0.5
+    evaluate(finished_runs(expand(suite), tmp_path / "runs"), ["no_text"])
+    for outcome in outcomes:
+        clean, stored = (outcome.folder / name for name in (f"{FOLDER}/clean.parquet", "predictions.parquet"))
+        pd.testing.assert_frame_equal(pd.read_parquet(clean), pd.read_parquet(stored))
+    robust = read_robustness(tmp_path / "runs").set_index(["method", "corruption", "degree"])["score"]
+    assert robust["text_only", "no_text", 1.0] == pytest.approx(0.5), "one answer for all"
     board = read_leaderboard(tmp_path / "runs")
+    assert "mean weighted accuracy (%)" in to_markdown(summarise(read_robustness(tmp_path / "runs")))
+    assert (board.table["headline_low"] <= board.table["mean_weighted_accuracy_mean"]).all()
+    assert board.table["tied"].iloc[0]
     assert set(board.table["method"]) == {"text_only", "bc_lstm"}
     assert {"mean_weighted_accuracy_mean", "weighted_f1_class=fear"} <= set(board.table)
     assert not [column for column in board.table if column.startswith(("uar", "war", "recall"))]
     lines = board.to_markdown().splitlines()
-    assert lines[2].split("|")[3:6] == [" mean weighted accuracy ", " mean weighted F1 ", " mean ROC-AUC "]
+    assert lines[2].split("|")[3:6] == [" mean weighted accuracy ", " 95 % interval ", " tied "]
     negative = [line.replace(" ", "").split("|") for line in lines if line.startswith("| all negative")]
     assert len(negative) == 4  # beside the means and each of the three tables by class
     assert negative[0][2:6] == ["–", "50.0", f"{100 * result['baselines']['all negative']['mean_weighted_f1']:.1f}", "50.0"]
