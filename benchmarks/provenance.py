@@ -173,7 +173,7 @@ def reproduce(
     """
     from benchmarks.runner import expand, run
     from benchmarks.spec import Suite
-    from benchmarks.worker import set_threads
+    from datamodules.workers import set_threads
 
     folder, out = Path(folder), Path(out)
     result = read_result(folder)

@@ -398,6 +398,13 @@ def test_a_bench_ends_in_a_table_with_the_trivial_rows(suite: Suite, tmp_path: P
     assert lines[2].split("|")[3:6] == [" mean weighted accuracy ", " 95 % interval ", " tied "]
     negative = [line.replace(" ", "").split("|") for line in lines if line.startswith("| all negative")]
     assert len(negative) == 4  # beside the means and each of the three tables by class
-    assert negative[0][2:6] == ["–", "50.0", f"{100 * result['baselines']['all negative']['mean_weighted_f1']:.1f}", "50.0"]
+    assert negative[0][2:8] == [
+        "–",
+        "50.0",
+        "–",
+        "–",
+        f"{100 * result['baselines']['all negative']['mean_weighted_f1']:.1f}",
+        "50.0",
+    ]
     assert negative[1][2:8] == ["50.0"] * 6
     assert not any("WA " in line or "Recall by class" in line for line in lines)
