@@ -167,10 +167,12 @@ def reproduce(
         tolerance: Up to which difference probabilities are the same.
 
     Raises:
-        ResultError: If the run doesn't say what it was made from, the data or the features are others, ``out`` holds the
-            original or a repetition already, or the run fails.
+        ResultError: If the run doesn't say what it was made from, or in words of another version, the data or the features are
+            others, ``out`` holds the original or a repetition already, or the run fails.
         BadInputError: If the corpus isn't there.
     """
+    from pydantic import ValidationError
+
     from benchmarks.runner import expand, run
     from benchmarks.spec import Suite
     from datamodules.workers import set_threads
@@ -182,7 +184,15 @@ def reproduce(
         raise ResultError(f"{folder} was made by a version that didn't keep where its data came from; run its suite again")
     if out.resolve() == folder.resolve().parent:
         raise ResultError(f"{out} holds the original; name another folder with --out")
-    suite = Suite(**result["suite"] | ({"corpus": corpus} if corpus else {}) | ({"root": root} if root else {}))
+    values = result["suite"] | ({"corpus": corpus} if corpus else {}) | ({"root": root} if root else {})
+    try:
+        suite = Suite(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ResultError(
+            f"{folder} was made by fusion-zoo {result['environment']['fusion_zoo']}, whose suite this version can't read "
+            f"({'.'.join(map(str, first['loc']))}: {first['msg']}); reproduce it with that version"
+        ) from error
     set_threads(result["environment"]["threads"] if threads is None else threads)
     job = next((job for job in expand(suite, spec["precision"]) if job.spec.fold == spec["fold"]), None)
     now = {} if job is None else json.loads(job.spec.model_dump_json())

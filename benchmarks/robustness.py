@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 from matplotlib.figure import Figure
+from pydantic import ValidationError
 
 from benchmarks.leaderboard import KEYS, TITLES, absent_notes, condition_of, percentages
 from benchmarks.plots import degree_figure
@@ -70,11 +71,18 @@ def finished_runs(jobs: Sequence[Job], out: Path) -> list[Run]:
     """The newest finished run of every job under ``out``; code, precision and the variant's name may have changed since.
 
     Raises:
-        ResultError: If there is none.
+        ResultError: If there is none, or one was made by a version with another kind of spec.
     """
     newest: dict[str, tuple[str, str]] = {}
     for name, spec, result in read_results(out):
-        key = _key(RunSpec.model_validate(spec))
+        try:
+            key = _key(RunSpec.model_validate(spec))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ResultError(
+                f"{out / name} was made by another version: its spec can't be read ({'.'.join(map(str, first['loc']))}: "
+                f"{first['msg']}); keep it in another folder"
+            ) from error
         newest[key] = max(newest.get(key, ("", "")), (result["finished"], name))
     runs = [Run(job, out / newest[key][1]) for job in jobs if (key := _key(job.spec)) in newest]
     if not runs:

@@ -1,6 +1,7 @@
 """Provenance: a result says what makes it again, a repetition finds what changed, and two folders are told apart run by run."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,23 @@ def test_what_cannot_be_repeated_says_why(finished: Path, tmp_path: Path) -> Non
     (finished / "result.json").write_text(json.dumps(result))
     with pytest.raises(ResultError, match="didn't keep where its data came from"):
         reproduce(finished, tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("vision", "clip", "vision: Extra inputs"),
+        ("methods", [{"name": "m"}], r"methods.0.method: Field required"),
+        ("seeds", [], "seeds"),
+    ],
+)
+def test_a_suite_of_another_version_is_an_error_in_a_line(finished: Path, tmp_path: Path, key: str, value: Any, named: str) -> None:
+    result = json.loads((finished / "result.json").read_text())
+    edit(finished, suite=result["suite"] | {key: value})
+    refused = command("reproduce", finished, "--out", tmp_path / "again")
+    assert refused.exit_code == 2
+    assert re.search(rf"was made by fusion-zoo [\d.]+, whose suite this version can't read \({named}", refused.stderr)
+    assert refused.stderr.count("\n") == 1
 
 
 def predictions(shift: float = 0.0) -> pd.DataFrame:
