@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import wraps
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +18,9 @@ import typer
 if TYPE_CHECKING:
     from benchmarks.runner import Outcome
     from benchmarks.spec import Execution, Suite
+
+LoadSuite = Callable[..., "Suite"]
+"""A suite from a YAML file, or None for the defaults, and keys of `Suite` that replace its own; None values don't count."""
 
 app = typer.Typer(
     name="fusion-zoo",
@@ -85,21 +88,62 @@ def _execution(
     return Execution(executor, jobs, per_gpu, devices, workers, threads, address, loggers)
 
 
-def _takes_execution(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `_execution`; it is called with what they make, as ``execution``."""
-    options = signature(_execution).parameters
-    own = signature(command)
+def _suite_options(
+    corpus: CorpusOption = None,
+    root: RootOption = None,
+    encoding: EncodingOption = None,
+    protocol: ProtocolOption = None,
+    seeds: SeedsOption = None,
+    audio: OptionalAudio = None,
+    text: OptionalText = None,
+    settings: SetOption = None,
+    skip_bad: SkipOption = False,
+    allow_speaker_overlap: OverlapOption = False,
+    max_seconds: SecondsOption = None,
+) -> "LoadSuite":
+    """The options of every command that reads a suite; what it does so with."""
+    overrides = {
+        "corpus": corpus,
+        "root": root,
+        "encoding": encoding,
+        "protocol": protocol,
+        "seeds": seeds,
+        "audio": audio,
+        "text": text,
+        "skip_bad": skip_bad or None,
+        "allow_speaker_overlap": allow_speaker_overlap or None,
+        "max_seconds": max_seconds,
+    }
 
-    @wraps(command)
-    def with_options(**given: Any) -> None:  # noqa: ANN401
-        with _plain_errors():
-            execution = _execution(**{name: given.pop(name) for name in options})
-        command(**given, execution=execution)
+    def load(file: Path | None, **others: Any) -> "Suite":  # noqa: ANN401
+        from benchmarks.spec import load_suite
 
-    parameters = [parameter for name, parameter in own.parameters.items() if name != "execution"]
-    with_options.__signature__ = own.replace(parameters=[*parameters, *options.values()])  # type: ignore[attr-defined]
-    del with_options.__annotations__["execution"]
-    return with_options
+        return load_suite(file, overrides | others, settings or [])
+
+    return load
+
+
+def _takes(**groups: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of other functions; it is called with what these make of them, under the names given here."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def with_options(**given: Any) -> None:  # noqa: ANN401
+            with _plain_errors():
+                made = {name: make(**{option: given.pop(option) for option in options[name]}) for name, make in groups.items()}
+            command(**given, **made)
+
+        own = signature(command)
+        options = {name: signature(make).parameters for name, make in groups.items()}
+        parameters: list[Parameter] = []
+        for name, parameter in own.parameters.items():
+            found = options[name].values() if name in groups else [parameter]
+            parameters += [each.replace(kind=Parameter.KEYWORD_ONLY) for each in found]
+        with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {name: kind for name, kind in command.__annotations__.items() if name not in groups}
+        return with_options
+
+    return decorate
 
 
 @contextmanager
@@ -250,97 +294,48 @@ def doctor(
 
 
 @app.command()
-@_takes_execution
+@_takes(load=_suite_options, execution=_execution)
 def bench(
     suite: SuiteArgument = None,
-    corpus: CorpusOption = None,
-    root: RootOption = None,
-    encoding: EncodingOption = None,
+    *,
+    load: "LoadSuite",
     methods: MethodsOption = None,
-    protocol: ProtocolOption = None,
     track: TrackOption = None,
-    seeds: SeedsOption = None,
-    audio: OptionalAudio = None,
-    text: OptionalText = None,
-    settings: SetOption = None,
     out: OutOption = Path("runs"),
     precision: PrecisionOption = "auto",
-    skip_bad: SkipOption = False,
-    allow_speaker_overlap: OverlapOption = False,
-    max_seconds: SecondsOption = None,
     dry_run: DryRunOption = False,
-    *,
-    execution: Any,  # noqa: ANN401 - an Execution, whose module loads torch
+    execution: "Execution",
 ) -> None:
     """Train methods under identical conditions and print the leaderboard. Finished runs are not run again."""
     with _plain_errors():
         from benchmarks.leaderboard import read_leaderboard
-        from benchmarks.spec import load_suite
 
-        overrides = {
-            "corpus": corpus,
-            "root": root,
-            "encoding": encoding,
-            "methods": methods,
-            "protocol": protocol,
-            "track": track,
-            "seeds": seeds,
-            "audio": audio,
-            "text": text,
-            "skip_bad": skip_bad or None,
-            "allow_speaker_overlap": allow_speaker_overlap or None,
-            "max_seconds": max_seconds,
-        }
-        runs, failed = _run(load_suite(suite, overrides, settings or []), out, precision, execution, dry_run)
+        runs, failed = _run(load(suite, methods=methods, track=track), out, precision, execution, dry_run)
         if failed < len(runs):
             typer.echo(read_leaderboard(out, runs).to_markdown())
     raise typer.Exit(1 if failed else 0)
 
 
 @app.command()
-@_takes_execution
+@_takes(load=_suite_options, execution=_execution)
 def ablate(
     method: Annotated[str, typer.Argument(help="Whose ablation table.")],
     suite: Annotated[
         Path | None, typer.Argument(help="A suite whose conditions, and options for these methods, hold for every row.")
     ] = None,
-    corpus: CorpusOption = None,
-    root: RootOption = None,
-    encoding: EncodingOption = None,
-    protocol: ProtocolOption = None,
-    seeds: SeedsOption = None,
-    audio: OptionalAudio = None,
-    text: OptionalText = None,
-    settings: SetOption = None,
+    *,
+    load: "LoadSuite",
     out: OutOption = Path("runs"),
     precision: PrecisionOption = "auto",
-    skip_bad: SkipOption = False,
-    allow_speaker_overlap: OverlapOption = False,
-    max_seconds: SecondsOption = None,
     dry_run: DryRunOption = False,
     output: FormatOption = Format.md,
-    *,
-    execution: Any,  # noqa: ANN401 - an Execution, whose module loads torch
+    execution: "Execution",
 ) -> None:
     """Run a paper's ablation table and print its rows in its order, beside the paper's figures."""
     with _plain_errors():
         from benchmarks.ablation import ablation_methods, ablation_suite, ablation_table
-        from benchmarks.spec import load_suite
 
-        overrides = {
-            "corpus": corpus,
-            "root": root,
-            "encoding": encoding,
-            "methods": ablation_methods(method) if suite is None else None,
-            "protocol": protocol,
-            "seeds": seeds,
-            "audio": audio,
-            "text": text,
-            "skip_bad": skip_bad or None,
-            "allow_speaker_overlap": allow_speaker_overlap or None,
-            "max_seconds": max_seconds,
-        }
-        rows = ablation_suite(method, load_suite(suite, overrides, settings or []))
+        rows = ablation_suite(method, load(suite, methods=ablation_methods(method) if suite is None else None))
         runs, failed = _run(rows, out, precision, execution, dry_run)
         if failed < len(runs):
             table = ablation_table(method, out, runs)
@@ -349,25 +344,17 @@ def ablate(
 
 
 @app.command()
+@_takes(load=_suite_options)
 def robustness(
     suite: SuiteArgument = None,
-    corpus: CorpusOption = None,
-    root: RootOption = None,
-    encoding: EncodingOption = None,
+    *,
+    load: "LoadSuite",
     methods: MethodsOption = None,
-    protocol: ProtocolOption = None,
     track: TrackOption = None,
-    seeds: SeedsOption = None,
-    audio: OptionalAudio = None,
-    text: OptionalText = None,
-    settings: SetOption = None,
     out: OutOption = Path("runs"),
     corruptions: Annotated[str | None, typer.Option(help="Comma-separated names; all of them if not given.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that read features ahead.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.")] = 0,
-    skip_bad: SkipOption = False,
-    allow_speaker_overlap: OverlapOption = False,
-    max_seconds: SecondsOption = None,
     output: FormatOption = Format.md,
 ) -> None:
     """Score the finished runs of a suite under noise, wrong words and missing modalities; the arguments are those of bench.
@@ -385,26 +372,11 @@ def robustness(
             to_markdown,
         )
         from benchmarks.runner import expand
-        from benchmarks.spec import load_suite
-        from benchmarks.worker import set_threads
+        from datamodules.workers import set_threads
 
         names = parse_corruptions(corruptions)
-        overrides = {
-            "corpus": corpus,
-            "root": root,
-            "encoding": encoding,
-            "methods": methods,
-            "protocol": protocol,
-            "track": track,
-            "seeds": seeds,
-            "audio": audio,
-            "text": text,
-            "skip_bad": skip_bad or None,
-            "allow_speaker_overlap": allow_speaker_overlap or None,
-            "max_seconds": max_seconds,
-        }
         set_threads(threads)
-        jobs = expand(load_suite(suite, overrides, settings or []))
+        jobs = expand(load(suite, methods=methods, track=track))
         runs = finished_runs(jobs, out)
         if len(runs) < len(jobs):
             typer.echo(f"{len(jobs) - len(runs)} of the suite's {len(jobs)} runs are not finished and not scored", err=True)
@@ -453,8 +425,8 @@ def _run(suite: "Suite", out: Path, precision: str, execution: "Execution", dry_
     from benchmarks.execute import execute
     from benchmarks.forecast import forecast, forecast_table
     from benchmarks.runner import expand
-    from benchmarks.worker import set_threads
     from datamodules.store import KeysOnly
+    from datamodules.workers import set_threads
 
     if dry_run:
         store = KeysOnly()

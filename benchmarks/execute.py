@@ -12,18 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks import results, worker
+from benchmarks import results
 from benchmarks.runner import Job, Outcome, expand, run
 from benchmarks.spec import Execution, ExecutionError, RunSpec, Suite
 from datamodules.features import Feature
 from datamodules.store import FeatureStore
+from datamodules.workers import set_threads, worker_pools
 
 Report = Callable[[int, Outcome], None]
 Status = Callable[[str], None]
@@ -93,7 +93,7 @@ Done = Callable[[int, Outcome], None]
 
 
 def _in_this_process(jobs: dict[int, Job], out: Path, execution: Execution, done: Done, status: Status | None) -> None:
-    worker.set_threads(execution.threads)
+    set_threads(execution.threads)
     left = dict(jobs)
     # Runs that another process holds are left for the end: by then it has usually finished them.
     for patience in (0.0, -1.0):
@@ -145,31 +145,17 @@ def local_slots(execution: Execution) -> list[str | None]:
 def _in_pool(
     jobs: dict[int, Job], out: Path, execution: Execution, slots: Sequence[str | None], done: Done, status: Status | None
 ) -> None:
-    ends, alive = get_context("spawn").Pipe(duplex=False)
-    pools = [_OneProcess(gpus, execution, out, ends) for gpus in slots]
-    try:
-        _schedule(jobs, [pool.submit for pool in pools], lambda error: isinstance(error, BrokenProcessPool), out, done, status)
-    except BaseException:
-        alive.close()  # ends the processes, whatever they are at
-        raise
-    finally:
-        for pool in pools:
-            pool.close()
-        alive.close()
-        ends.close()
+    with worker_pools() as open_pool:
+        processes = [_OneProcess(partial(open_pool, 1, execution.threads, gpus), execution, out) for gpus in slots]
+        _schedule(jobs, [process.submit for process in processes], lambda e: isinstance(e, BrokenProcessPool), out, done, status)
 
 
 class _OneProcess:
     """A pool of one process, so that a process that dies (out of memory, say) takes one known run with it and no other."""
 
-    def __init__(self, gpus: str | None, execution: Execution, out: Path, alive: Connection) -> None:
-        self._start = gpus, execution.threads, alive
-        self._execution, self._out = execution, out
-        self._pool = self._open()
-
-    def _open(self) -> ProcessPoolExecutor:
-        # Spawned, not forked: a forked child can't use CUDA, and inherits locks of PyTorch's threads.
-        return ProcessPoolExecutor(1, get_context("spawn"), worker.start, self._start)
+    def __init__(self, open_pool: Callable[[], ProcessPoolExecutor], execution: Execution, out: Path) -> None:
+        self._open, self._execution, self._out = open_pool, execution, out
+        self._pool = open_pool()
 
     def submit(self, job: Job, patience: float) -> "Future[Outcome | None]":
         try:
@@ -177,9 +163,6 @@ class _OneProcess:
         except BrokenProcessPool:
             self._pool = self._open()
             return self._pool.submit(run, job, self._out, self._execution, patience)
-
-    def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
 
 
 def _schedule(
@@ -294,5 +277,5 @@ def _on_ray(jobs: dict[int, Job], out: Path, execution: Execution, done: Done) -
 def _run_on_ray(
     spec: RunSpec, data: tuple[Any, Any], audio: Feature, text: Feature, out: Path, execution: Execution, patience: float
 ) -> Outcome | None:
-    worker.set_threads(execution.threads)
+    set_threads(execution.threads)
     return run(Job(spec, *data, audio, text), out, execution, patience)

@@ -7,7 +7,8 @@ reads audio alone, and the one that reads text alone, of the same condition, fol
 audio, only text, neither. In each, the share that the fusion gets right. What neither gets right and the fusion does is "only
 the pair". The regions are named after the redundant, unique and synergistic parts of the partial information decomposition
 (Williams and Beer 2010), but they count right answers of particular models: they are not that decomposition, and a weak
-single-modality method makes synergy look large. Guessing alone fills "only the pair" to some degree.
+single-modality method makes synergy look large. Guessing alone fills "only the pair" to some degree. In a multi-label task every
+utterance gives an answer per class, and most of these are a right *no*.
 
 **Shapley values** (Shapley 1953) share the fusion's headline metric out between the modalities. With the score v of a set of
 modalities, and v of none that of the best constant answer::
@@ -26,11 +27,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.leaderboard import KEYS, absent_notes, condition_of, percentages
-from benchmarks.results import ResultError, read_results
-from benchmarks.robustness import FOLDER, NAMES
+from benchmarks.leaderboard import KEYS, TITLES, absent_notes, condition_of, percentages
+from benchmarks.results import (
+    MULTILABEL_METRICS,
+    ResultError,
+    decisions,
+    from_bits,
+    read_predictions,
+    read_results,
+    task_of,
+    true_labels,
+)
+from benchmarks.robustness import FOLDER
 from benchmarks.runner import scores
 from benchmarks.tables import pipe_table
+from datamodules.batch import Task
 from zoo import get_method
 
 REGIONS = ("both", "audio", "text", "neither")
@@ -55,19 +66,20 @@ _TITLES = {
 }
 
 
-def decompose(audio: pd.DataFrame, text: pd.DataFrame, fusion: pd.DataFrame) -> dict[str, float]:
+def decompose(audio: pd.DataFrame, text: pd.DataFrame, fusion: pd.DataFrame, task: Task = "multiclass") -> dict[str, float]:
     """Cut the test split by what the single-modality methods get right.
 
     Args:
         audio: Predictions of a method that reads audio alone, as in ``predictions.parquet``.
         text: Those of one that reads text alone, of the same utterances.
         fusion: Those of the fusion.
+        task: Of a multi-label one each class of an utterance counts for itself.
 
     Returns:
         ``share_<region>`` of the utterances in each of `REGIONS`; ``right_<region>``, the share of these that the fusion gets
         right, NaN where there is none; and ``only_the_pair``, the share of all that it gets right and neither does.
     """
-    hits = pd.concat({"audio": _hits(audio), "text": _hits(text), "fusion": _hits(fusion)}, axis=1)
+    hits = pd.concat({"audio": _hits(audio, task), "text": _hits(text, task), "fusion": _hits(fusion, task)}, axis=1)
     if hits.isna().to_numpy().any():
         raise ResultError("the runs were tested on different utterances; remove the older ones and run the suite again")
     hits = hits.astype(bool)
@@ -78,11 +90,15 @@ def decompose(audio: pd.DataFrame, text: pd.DataFrame, fusion: pd.DataFrame) -> 
     return found | {"only_the_pair": float((f & regions["neither"]).mean())}
 
 
-def _hits(predictions: pd.DataFrame) -> "pd.Series[bool]":
-    """Which utterances are answered rightly, by id."""
-    columns = [column for column in predictions.columns if column.startswith("p_")]
-    right = predictions[columns].idxmax(axis=1) == "p_" + predictions["label"]
-    return right.set_axis(predictions["utterance_id"])
+def _hits(predictions: pd.DataFrame, task: Task) -> "pd.Series[bool]":
+    """Which utterances are answered rightly, by id; in a multi-label task by id and class."""
+    classes = [column.removeprefix("p_") for column in predictions.columns if column.startswith("p_")]
+    guess, truth = decisions(predictions, classes, task), true_labels(predictions, classes, task)
+    ids = pd.Index(predictions["utterance_id"])
+    if task == "multilabel":
+        right = from_bits(guess, len(classes)) == from_bits(truth, len(classes))
+        return pd.Series(right.ravel(), pd.MultiIndex.from_product([ids, classes]))
+    return pd.Series(guess == truth, ids)
 
 
 def shapley(none: float, audio: float, text: float, both: float) -> tuple[float, float]:
@@ -90,13 +106,17 @@ def shapley(none: float, audio: float, text: float, both: float) -> tuple[float,
     return ((audio - none) + (both - text)) / 2, ((text - none) + (both - audio)) / 2
 
 
-def constant_score(predictions: pd.DataFrame, classes: list[str], metric: str) -> float:
-    """The best score that one answer for every utterance can have: chance, for UAR."""
-    best = []
-    for answer in classes:
-        constant = predictions.assign(**{f"p_{label}": np.float32(label == answer) for label in classes})
-        best.append(float(scores(constant, classes)[metric]))
-    return max(best)
+def constant_score(predictions: pd.DataFrame, classes: list[str], metric: str, task: Task = "multiclass") -> float:
+    """The best score that one answer for every utterance can have: chance, for UAR and the mean weighted accuracy."""
+    answers = [[answer == label for label in classes] for answer in classes]
+    if task == "multilabel":
+        answers = [[False] * len(classes), [True] * len(classes)]
+    constant = [predictions.assign(**{f"p_{c}": np.float32(p) for c, p in zip(classes, answer, strict=True)}) for answer in answers]
+    found = [scores(one, classes, task) for one in constant]
+    if task == "multilabel":  # the metric is a mean over classes, each of which has the better answer of its own
+        no, yes = ([one["per_class"][label][metric.removeprefix("mean_")] for label in classes] for one in found)
+        return float(np.nanmean(np.fmax(np.array(no, float), np.array(yes, float))))
+    return max(float(one[metric]) for one in found)
 
 
 def read_interactions(out: Path | str) -> pd.DataFrame:
@@ -120,6 +140,7 @@ def read_interactions(out: Path | str) -> pd.DataFrame:
             "condition": condition_of(spec),
             "options": json.dumps(spec["options"], sort_keys=True),
             "headline": result["headline"],
+            "task": task_of(result),
             "modalities": get_method(spec["method"]).modalities,
             "validation": result["validation"][result["headline"]],
             "score": result["scores"][result["headline"]],
@@ -149,10 +170,8 @@ def read_interactions(out: Path | str) -> pd.DataFrame:
 
 
 def _row(run: dict[str, Any], audio: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
-    predictions = {
-        name: pd.read_parquet(r["folder"] / "predictions.parquet") for name, r in (("a", audio), ("t", text), ("f", run))
-    }
-    none = constant_score(predictions["f"], run["classes"], run["headline"])
+    of_audio, of_text, of_both = (read_predictions(each["folder"]) for each in (audio, text, run))
+    none = constant_score(of_both, run["classes"], run["headline"], run["task"])
     phi = shapley(none, audio["score"], text["score"], run["score"])
     masked = _masked(run, "no_text=1"), _masked(run, "no_audio=1")
     phi_masked = shapley(none, masked[0], masked[1], run["score"])
@@ -160,7 +179,7 @@ def _row(run: dict[str, Any], audio: dict[str, Any], text: dict[str, Any]) -> di
         **{key: run[key] for key in (*KEYS, "condition", "options", "fold", "seed", "headline")},
         "audio_method": f"{audio['method']} ({audio['variant']})",
         "text_method": f"{text['method']} ({text['variant']})",
-        **decompose(predictions["a"], predictions["t"], predictions["f"]),
+        **decompose(of_audio, of_text, of_both, run["task"]),
         **{"v_none": none, "v_audio": audio["score"], "v_text": text["score"], "v_both": run["score"]},
         **{"phi_audio": phi[0], "phi_text": phi[1], "v_audio_masked": masked[0], "v_text_masked": masked[1]},
         **{"phi_audio_masked": phi_masked[0], "phi_text_masked": phi_masked[1]},
@@ -170,7 +189,9 @@ def _row(run: dict[str, Any], audio: dict[str, Any], text: dict[str, Any]) -> di
 def _masked(run: dict[str, Any], name: str) -> float:
     """The run's own score without a modality, NaN where it isn't stored."""
     file = run["folder"] / FOLDER / f"{name}.parquet"
-    return float(scores(pd.read_parquet(file), run["classes"])[run["headline"]]) if file.is_file() else float("nan")
+    if not file.is_file():
+        return float("nan")
+    return float(scores(pd.read_parquet(file), run["classes"], run["task"])[run["headline"]])
 
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
@@ -197,14 +218,15 @@ def to_markdown(summary: pd.DataFrame) -> str:
     """Two tables per condition, with what they mean."""
     parts = []
     for (_, corpus, protocol, track), rows in summary.groupby(["condition", "corpus", "protocol", "track"], sort=False):
-        headline = NAMES[rows["headline"].iloc[0]]
+        headline, several = TITLES[rows["headline"].iloc[0]], rows["headline"].iloc[0] in MULTILABEL_METRICS
         names = {"method": rows["method"].tolist(), "variant": rows["variant"].tolist(), "runs": [str(n) for n in rows["runs"]]}
         regions = {"both": "both", "audio": "audio only", "text": "text only", "neither": "neither"}
         share = ", ".join(f"{title} {percentages(rows[:1], f'share_{name}')[0]}" for name, title in regions.items())
         right = {title: percentages(rows, f"right_{name}") for name, title in regions.items()}
         parts += [
             f"**Interactions: {corpus}, protocol {protocol}, {track} track**",
-            f"What the single modalities get right, in % of the test split: {share}. Of each of these, the fusion gets right (%):",
+            f"What the single modalities get right, in % of the {'decisions on the ' if several else ''}test split: {share}. "
+            "Of each of these, the fusion gets right (%):",
             pipe_table(names | right | {"only the pair": percentages(rows, "only_the_pair")}),
             f"{headline} (%) and Shapley values (points):",
             pipe_table(
@@ -219,6 +241,8 @@ def to_markdown(summary: pd.DataFrame) -> str:
             "brings some. These count right answers of these models and are no partial information decomposition",
             f"none: the best constant answer; φ audio + φ text = both - none, in points of {headline}",
         ]
+        if several:
+            lines.append("a decision is about one class of one utterance; most are a right no, whatever is read")
         if rows["v_audio_masked_mean"].notna().any():
             lines.append("without text, without audio: the fusion itself at test, and its Shapley values, masked")
         parts.append("\n".join(f"- {line}" for line in lines))

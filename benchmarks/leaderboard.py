@@ -27,6 +27,7 @@ from benchmarks.results import (
     cost_values,
     read_failures,
     read_results,
+    task_of,
 )
 from benchmarks.tables import booktabs, document, pipe_table
 
@@ -240,7 +241,8 @@ def _compare(frame: pd.DataFrame, out: Path, captions: dict[int, list[str]], ref
     comparisons = {}
     for condition, runs in frame.groupby("condition"):
         number, metric = int(str(condition)), runs["headline"].iloc[0]
-        if metric not in stats.METRICS:
+        task = runs["_task"].iloc[0]
+        if metric not in stats.METRICS[task]:
             captions[number].append(f"no intervals and ties: there are no statistics for {metric}")
             continue
         files = [
@@ -248,7 +250,7 @@ def _compare(frame: pd.DataFrame, out: Path, captions: dict[int, list[str]], ref
             for _, run in runs.iterrows()
         ]
         named = runs.loc[runs["variant"] == reference, "_row"]
-        predictions = stats.read_predictions(files, json.loads(runs["_classes"].iloc[0]))
+        predictions = stats.read_predictions(files, json.loads(runs["_classes"].iloc[0]), task)
         comparisons[number] = stats.compare(predictions, metric, None if named.empty else named.iloc[0])
     return comparisons
 
@@ -298,6 +300,7 @@ def _row(spec: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         "precision": spec["precision"],
         "max_seconds": spec["max_seconds"],
         "_classes": _text(spec["classes"]),
+        "_task": task_of(result),
         "_device": result["environment"]["device"],
         "_revision": result["environment"]["revision"],
         "_absent": _text(spec.get("absent", {})),

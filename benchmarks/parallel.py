@@ -5,14 +5,13 @@ The processes are started here and not by Lightning, whose launchers start the w
 
 import os
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from concurrent.futures import FIRST_EXCEPTION, wait
 from typing import Any, TypeVar
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment, find_free_network_port
 
-from benchmarks import worker
+from datamodules.workers import worker_pools
 
 Result = TypeVar("Result")
 _RANK = "LOCAL_RANK"
@@ -24,22 +23,13 @@ def launch(work: Callable[..., Result], devices: int, threads: int, *arguments: 
     Raises:
         Exception: What the first process to fail raises; the others, which would wait for it in vain, are ended.
     """
-    context = get_context("spawn")
-    ends, alive = context.Pipe(duplex=False)
     meeting_point = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_network_port())}
-    try:
-        with ProcessPoolExecutor(devices, context, worker.start, (None, threads, ends)) as pool:
-            try:
-                futures = [pool.submit(_on_rank, {**meeting_point, _RANK: str(rank)}, work, arguments) for rank in range(devices)]
-                for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-                    future.result()
-            except BaseException:
-                alive.close()
-                raise
-            return futures[0].result()
-    finally:
-        alive.close()
-        ends.close()
+    with worker_pools() as open_pool:
+        pool = open_pool(devices, threads)
+        futures = [pool.submit(_on_rank, {**meeting_point, _RANK: str(rank)}, work, arguments) for rank in range(devices)]
+        for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+            future.result()
+        return futures[0].result()
 
 
 def _on_rank(environment: dict[str, str], work: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:

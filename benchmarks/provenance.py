@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from benchmarks.results import ResultError, read_predictions, read_result, read_results
+from benchmarks.results import ResultError, decisions, read_predictions, read_result, read_results, task_of
+
+if TYPE_CHECKING:
+    from datamodules.batch import Task  # loads torch
 
 TOLERANCE = 1e-6
 """Probabilities that differ by no more than this are the same: a unit or two in the last place of float32."""
@@ -84,7 +87,7 @@ class Difference(NamedTuple):
 
     Attributes:
         largest: Largest difference of a probability; infinite where the utterances, labels or classes aren't the same.
-        changed: Utterances whose most probable class is another.
+        changed: Utterances whose most probable class is another; of a multi-label task, whose predicted classes are others.
         utterances: In all.
     """
 
@@ -98,15 +101,16 @@ class Difference(NamedTuple):
         return f"largest difference of a probability {self.largest:.2g}, {self.changed} of {self.utterances} predictions changed"
 
 
-def compare_predictions(one: pd.DataFrame, other: pd.DataFrame) -> Difference:
-    """Compare the ``predictions.parquet`` of two runs, whatever the order of their rows."""
+def compare_predictions(one: pd.DataFrame, other: pd.DataFrame, task: "Task" = "multiclass") -> Difference:
+    """Compare the ``predictions.parquet`` of two runs of a task, whatever the order of their rows."""
     one, other = (frame.set_index("utterance_id").sort_index() for frame in (one, other))
     columns = [column for column in one.columns if column.startswith("p_")]
     same = one.index.equals(other.index) and columns == [column for column in other.columns if column.startswith("p_")]
     if not same or not one["label"].equals(other["label"]):
         return Difference(float("inf"), len(one), len(one))
     ours, theirs = one[columns].to_numpy(), other[columns].to_numpy()
-    changed = int((ours.argmax(1) != theirs.argmax(1)).sum())
+    classes = [column.removeprefix("p_") for column in columns]
+    changed = int((decisions(one, classes, task) != decisions(other, classes, task)).sum())
     return Difference(float(np.abs(ours - theirs).max(initial=0.0)), changed, len(one))
 
 
@@ -163,13 +167,15 @@ def reproduce(
         tolerance: Up to which difference probabilities are the same.
 
     Raises:
-        ResultError: If the run doesn't say what it was made from, the data or the features are others, ``out`` holds the
-            original or a repetition already, or the run fails.
+        ResultError: If the run doesn't say what it was made from, or in words of another version, the data or the features are
+            others, ``out`` holds the original or a repetition already, or the run fails.
         BadInputError: If the corpus isn't there.
     """
+    from pydantic import ValidationError
+
     from benchmarks.runner import expand, run
     from benchmarks.spec import Suite
-    from benchmarks.worker import set_threads
+    from datamodules.workers import set_threads
 
     folder, out = Path(folder), Path(out)
     result = read_result(folder)
@@ -178,7 +184,15 @@ def reproduce(
         raise ResultError(f"{folder} was made by a version that didn't keep where its data came from; run its suite again")
     if out.resolve() == folder.resolve().parent:
         raise ResultError(f"{out} holds the original; name another folder with --out")
-    suite = Suite(**result["suite"] | ({"corpus": corpus} if corpus else {}) | ({"root": root} if root else {}))
+    values = result["suite"] | ({"corpus": corpus} if corpus else {}) | ({"root": root} if root else {})
+    try:
+        suite = Suite(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ResultError(
+            f"{folder} was made by fusion-zoo {result['environment']['fusion_zoo']}, whose suite this version can't read "
+            f"({'.'.join(map(str, first['loc']))}: {first['msg']}); reproduce it with that version"
+        ) from error
     set_threads(result["environment"]["threads"] if threads is None else threads)
     job = next((job for job in expand(suite, spec["precision"]) if job.spec.fold == spec["fold"]), None)
     now = {} if job is None else json.loads(job.spec.model_dump_json())
@@ -198,7 +212,7 @@ def reproduce(
     return Reproduction(
         folders=(folder, outcome.folder),
         scores={name: (value, again["scores"][name]) for name, value in result["scores"].items() if isinstance(value, float)},
-        predictions=compare_predictions(read_predictions(folder), read_predictions(outcome.folder)),
+        predictions=compare_predictions(read_predictions(folder), read_predictions(outcome.folder), task_of(again)),
         changes=_changes(spec, again["spec"]) | _changes(result["environment"], again["environment"], "environment."),
         tolerance=tolerance,
     )
@@ -289,7 +303,8 @@ def compare(one: Path | str, other: Path | str, tolerance: float = TOLERANCE) ->
     for keys in grouped.values():
         first = sides[0][keys[0]]
         values = np.array([[side[key].scores[first.headline] for side in sides] for key in keys])  # (runs, 2)
-        differences = [compare_predictions(*(read_predictions(side[key].folder) for side in sides)) for key in keys]
+        files = [[read_predictions(side[key].folder) for side in sides] for key in keys]
+        differences = [compare_predictions(one, other, first.task) for one, other in files]
         rows.append(
             Row(
                 name=_name(first.spec),
@@ -312,6 +327,7 @@ class _Run(NamedTuple):
     spec: dict[str, Any]
     scores: dict[str, Any]
     headline: str
+    task: "Task"
     finished: str
 
 
@@ -319,7 +335,7 @@ def _newest(out: Path) -> dict[str, _Run]:
     """The newest run of every spec, by its `_key`."""
     found: dict[str, _Run] = {}
     for name, spec, result in read_results(out):
-        run = _Run(out / name, spec, result["scores"], result["headline"], result["finished"])
+        run = _Run(out / name, spec, result["scores"], result["headline"], task_of(result), result["finished"])
         key = _key(spec)
         if key not in found or found[key].finished < run.finished:
             found[key] = run

@@ -15,13 +15,18 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import yaml
 from filelock import BaseFileLock, FileLock, Timeout
+
+if TYPE_CHECKING:
+    from datamodules.batch import Task  # loads torch
 
 METRICS = ("war", "uar", "macro_f1", "weighted_f1", "ece")
 MULTILABEL_METRICS = ("mean_weighted_accuracy", "mean_weighted_f1", "mean_roc_auc")
@@ -63,6 +68,50 @@ _COST_TITLES: dict[str, tuple[str, Callable[[float], str]]] = {
     "peak_memory_mib": ("peak MiB", lambda n: f"{n:.0f}"),
     "energy_joules": ("energy kJ", lambda j: f"{j / 1000:.2f}"),
 }
+
+
+THRESHOLD = 0.5
+"""Probability above which a multi-label task's class is predicted."""
+
+Numbers = npt.NDArray[np.int32]
+
+
+def decisions(predictions: pd.DataFrame, classes: Sequence[str], task: "Task" = "multiclass") -> Numbers:
+    """What stored predictions decide for, one number per utterance.
+
+    Args:
+        predictions: As in ``predictions.parquet``.
+        classes: Labels in the order of the probabilities; at most 31 of a multi-label task.
+        task: ``multiclass`` or ``multilabel``.
+
+    Returns:
+        The position of the most probable class, (n,); of a multi-label task a bit per class, set above `THRESHOLD`.
+    """
+    probabilities = predictions[[f"p_{label}" for label in classes]].to_numpy()  # (n, C)
+    return _as_bits(probabilities > THRESHOLD) if task == "multilabel" else probabilities.argmax(1).astype(np.int32)
+
+
+def true_labels(predictions: pd.DataFrame, classes: Sequence[str], task: "Task" = "multiclass") -> Numbers:
+    """The column ``label`` in the numbers of `decisions`."""
+    if task == "multilabel":  # joined by "+"; a name that is no class says that none applies
+        return _as_bits(predictions["label"].str.get_dummies("+").reindex(columns=list(classes), fill_value=0).to_numpy() > 0)
+    return pd.Index(classes).get_indexer(pd.Index(predictions["label"])).astype(np.int32)
+
+
+def _as_bits(positive: npt.NDArray[np.bool_]) -> Numbers:
+    """(n, C) -> (n,), class c as bit c."""
+    return positive @ (1 << np.arange(positive.shape[1], dtype=np.int32))
+
+
+def from_bits(numbers: Numbers, count: int) -> npt.NDArray[np.bool_]:
+    """Numbers (...) of a multi-label task -> which of its ``count`` classes are set, (..., C)."""
+    return (numbers[..., None] >> np.arange(count, dtype=np.int32) & 1).astype(bool)
+
+
+def task_of(result: Mapping[str, Any]) -> "Task":
+    """``multiclass`` or ``multilabel``; older results don't say."""
+    task: Task = result.get("task", "multiclass")
+    return task
 
 
 class ResultError(ValueError):

@@ -23,10 +23,11 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 from matplotlib.figure import Figure
+from pydantic import ValidationError
 
-from benchmarks.leaderboard import KEYS, absent_notes, condition_of, percentages
+from benchmarks.leaderboard import KEYS, TITLES, absent_notes, condition_of, percentages
 from benchmarks.plots import degree_figure
-from benchmarks.results import METRICS, ResultError, read_results
+from benchmarks.results import METRICS, MULTILABEL_METRICS, ResultError, decisions, read_results, task_of
 from benchmarks.runner import Job, data_module, predictions_of, quiet_lightning, scores
 from benchmarks.spec import RunSpec, SuiteError
 from benchmarks.tables import pipe_table
@@ -70,11 +71,18 @@ def finished_runs(jobs: Sequence[Job], out: Path) -> list[Run]:
     """The newest finished run of every job under ``out``; code, precision and the variant's name may have changed since.
 
     Raises:
-        ResultError: If there is none.
+        ResultError: If there is none, or one was made by a version with another kind of spec.
     """
     newest: dict[str, tuple[str, str]] = {}
     for name, spec, result in read_results(out):
-        key = _key(RunSpec.model_validate(spec))
+        try:
+            key = _key(RunSpec.model_validate(spec))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ResultError(
+                f"{out / name} was made by another version: its spec can't be read ({'.'.join(map(str, first['loc']))}: "
+                f"{first['msg']}); keep it in another folder"
+            ) from error
         newest[key] = max(newest.get(key, ("", "")), (result["finished"], name))
     runs = [Run(job, out / newest[key][1]) for job in jobs if (key := _key(job.spec)) in newest]
     if not runs:
@@ -200,6 +208,7 @@ def _load(run: Run) -> FusionModule:
             f"{file} can't be loaded, or the code has changed since ({str(error).splitlines()[0]}); remove the run's folder "
             "and run 'fusion-zoo bench' again"
         ) from error
+    model.use_task(run.job.plan.task)
     return model
 
 
@@ -221,8 +230,8 @@ def _predict(model: FusionModule, run: Run, utterances: Utterances, workers: int
 def _check(run: Run, found: pd.DataFrame) -> None:
     """Refuse a checkpoint that isn't what made the stored predictions."""
     stored = pd.read_parquet(run.folder / "predictions.parquet")
-    columns = [f"p_{label}" for label in run.job.plan.classes]
-    differ = float((stored[columns].to_numpy().argmax(1) != found[columns].to_numpy().argmax(1)).mean())
+    one, other = (decisions(predictions, run.job.plan.classes, run.job.plan.task) for predictions in (stored, found))
+    differ = float((one != other).mean())
     if differ > SAME:
         raise ResultError(
             f"{run.folder}: {100 * differ:.0f} % of the decisions of its checkpoint aren't those it stored: the code has changed; "
@@ -235,15 +244,16 @@ def read_robustness(out: Path | str) -> pd.DataFrame:
 
     Returns:
         `KEYS`, ``condition`` (what the runs of one table share, as JSON), ``options``, ``fold``, ``seed``, ``corruption``,
-        ``degree``, ``headline`` (a name), ``score`` (that metric) and `METRICS`. Missing-in-training rows are those of
-        `IN_TRAINING`. Of runs that differ only in their code the newest counts.
+        ``degree``, ``headline`` (a name), ``score`` (that metric) and `METRICS`, or `MULTILABEL_METRICS` of a multi-label task.
+        Missing-in-training rows are those of `IN_TRAINING`. Of runs that differ only in their code the newest counts.
 
     Raises:
         ResultError: If nothing is stored.
     """
     newest: dict[tuple[Any, ...], tuple[str, list[dict[str, Any]]]] = {}
     for name, spec, result in read_results(Path(out)):
-        absent = Absent(**spec.get("absent", {}))
+        absent, task = Absent(**spec.get("absent", {})), task_of(result)
+        metrics = MULTILABEL_METRICS if task == "multilabel" else METRICS
         facts = {key: spec[key] for key in KEYS} | {
             "condition": condition_of(spec),
             "options": json.dumps(spec["options"], sort_keys=True),
@@ -255,13 +265,13 @@ def read_robustness(out: Path | str) -> pd.DataFrame:
         rows = []
         for file in sorted((Path(out) / name / FOLDER).glob("*.parquet")):
             corruption, _, degree = file.stem.partition("=")
-            found = scores(pd.read_parquet(file), spec["classes"])
-            rows.append(facts | {"corruption": corruption, "degree": float(degree or 0)} | {m: found[m] for m in METRICS})
+            found = scores(pd.read_parquet(file), spec["classes"], task)
+            rows.append(facts | {"corruption": corruption, "degree": float(degree or 0)} | {m: found[m] for m in metrics})
         for modality, share in (("audio", absent.audio), ("text", absent.text)):
             if share and share == absent.audio + absent.text:
                 complete = condition_of(spec | {"absent": {}})
                 kind = {"condition": complete, "corruption": f"no_{modality}_in_training", "degree": share}
-                rows.append(facts | kind | {m: result["scores"][m] for m in METRICS})
+                rows.append(facts | kind | {m: result["scores"][m] for m in metrics})
         identity = tuple(facts[key] for key in ("condition", "method", "options", "fold", "seed"))
         newest[identity] = max(newest.get(identity, ("", [])), (result["finished"], rows), key=lambda pair: pair[0])
     frame = pd.DataFrame([row for _, rows in newest.values() for row in rows])
@@ -329,16 +339,13 @@ def _area(kind: Corruption, part: pd.DataFrame) -> float:
     return float(np.trapezoid([points[degree] for degree in degrees], degrees) / (degrees[-1] - degrees[0]))
 
 
-NAMES = {"uar": "UAR", "war": "WAR", "macro_f1": "macro F1", "weighted_f1": "weighted F1"}
-
-
 def to_markdown(summary: pd.DataFrame) -> str:
     """One table per condition and corruption: methods by degrees, the best area, or score, first."""
     parts = []
     for (_, corpus, protocol, track), condition in summary.groupby(["condition", "corpus", "protocol", "track"], sort=False):
         parts.append(f"**Robustness: {corpus}, protocol {protocol}, {track} track**")
         for name, rows in condition.groupby("corruption", sort=False):
-            kind, headline = (CORRUPTIONS | IN_TRAINING)[str(name)], NAMES[rows["headline"].iloc[0]]
+            kind, headline = (CORRUPTIONS | IN_TRAINING)[str(name)], TITLES[rows["headline"].iloc[0]]
             parts.append(f"{kind.title}: {headline} (%)" + (f" by {kind.axis}" if len(kind.degrees) > 1 else ""))
             parts.append(pipe_table(_columns(kind, rows)))
         notes = absent_notes(json.loads(condition["condition"].iloc[0])["absent"])
@@ -397,5 +404,5 @@ def figures(summary: pd.DataFrame) -> dict[str, Figure]:
         prefix = f"{numbers[condition]}_" if len(numbers) > 1 else ""
         several = rows.groupby("method")["options"].nunique().max() > 1
         labels = rows["method"] + (" (" + rows["variant"] + ")" if several else "")
-        found[f"{prefix}{name}"] = degree_figure(rows.assign(label=labels), kind, NAMES[rows["headline"].iloc[0]])
+        found[f"{prefix}{name}"] = degree_figure(rows.assign(label=labels), kind, TITLES[rows["headline"].iloc[0]])
     return found

@@ -16,17 +16,21 @@ MLSys 2021, "Accounting for variance in machine learning benchmarks"); ``python 
 With one seed there is no spread of seeds, and intervals and tests are about the trained models only; the notes say so.
 """
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from benchmarks.results import ResultError
+from benchmarks.results import Numbers, ResultError, decisions, from_bits, true_labels
+
+if TYPE_CHECKING:
+    from datamodules.batch import Task  # loads torch
 
 Floats = npt.NDArray[np.floating]
 
@@ -55,15 +59,17 @@ class Predictions:
     """What the rows of one table predicted on the same test utterances.
 
     Attributes:
-        items: N test utterances over all folds: ``fold``, ``utterance_id``, ``label`` (number of the class), ``speaker`` and
-            ``dialogue`` (null where unknown).
+        items: N test utterances over all folds: ``fold``, ``utterance_id``, ``label`` (a number, as of `results.decisions`),
+            ``speaker`` and ``dialogue`` (null where unknown).
         classes: Labels, by number.
-        predicted: Row -> (S, N) numbers of classes, one line per seed; -1 where the seed has no run of the fold.
+        predicted: Row -> (S, N) numbers as of `results.decisions`, one line per seed; -1 where the seed has no run of the fold.
+        task: ``multiclass`` or ``multilabel``.
     """
 
     items: pd.DataFrame
     classes: tuple[str, ...]
-    predicted: Mapping[Hashable, npt.NDArray[np.int16]]
+    predicted: Mapping[Hashable, Numbers]
+    task: "Task" = "multiclass"
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,8 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-def read_predictions(files: Iterable[RunFile], classes: Sequence[str]) -> Predictions:
-    """Read the stored predictions of the runs of one table; of each, a class per utterance is kept.
+def read_predictions(files: Iterable[RunFile], classes: Sequence[str], task: "Task" = "multiclass") -> Predictions:
+    """Read the stored predictions of the runs of one table; of each, a decision per utterance is kept.
 
     Utterances are those of the first run of each fold. One that another run lacks doesn't count for that run, and one that only
     another run has doesn't count at all: in the published track, methods may read slightly different data.
@@ -100,7 +106,7 @@ def read_predictions(files: Iterable[RunFile], classes: Sequence[str]) -> Predic
     """
     columns = [f"p_{label}" for label in classes]
     folds: dict[int, pd.DataFrame] = {}
-    runs: dict[Hashable, dict[int, dict[int, npt.NDArray[np.int16]]]] = {}
+    runs: dict[Hashable, dict[int, dict[int, Numbers]]] = {}
     for row, fold, seed, path in files:
         if not path.is_file():
             raise ResultError(
@@ -109,22 +115,22 @@ def read_predictions(files: Iterable[RunFile], classes: Sequence[str]) -> Predic
         frame = pd.read_parquet(path)
         if missing := [column for column in columns if column not in frame]:
             raise ResultError(f"{path} has no column {missing[0]}; remove its folder and run the suite again")
-        predicted = frame[columns].to_numpy().argmax(axis=1).astype(np.int16)
+        predicted = decisions(frame, classes, task)
         if fold not in folds:
             # Older results don't name speakers and dialogues.
             items = frame.reindex(columns=["utterance_id", "label", "speaker", "dialogue"])
-            folds[fold] = items.assign(fold=fold, label=pd.Index(classes).get_indexer(pd.Index(items["label"])))
+            folds[fold] = items.assign(fold=fold, label=true_labels(frame, classes, task))
         elif not frame["utterance_id"].equals(folds[fold]["utterance_id"]):
             found = pd.Index(frame["utterance_id"]).get_indexer(folds[fold]["utterance_id"])
-            predicted = np.where(found < 0, -1, predicted[found]).astype(np.int16)
+            predicted = np.where(found < 0, np.int32(-1), predicted[found])
         runs.setdefault(row, {}).setdefault(seed, {})[fold] = predicted
     order = sorted(folds)
-    absent = {fold: np.full(len(folds[fold]), -1, np.int16) for fold in order}
+    absent = {fold: np.full(len(folds[fold]), -1, np.int32) for fold in order}
     predictions = {
         row: np.stack([np.concatenate([seeds[seed].get(fold, absent[fold]) for fold in order]) for seed in sorted(seeds)])
         for row, seeds in runs.items()
     }
-    return Predictions(pd.concat([folds[fold] for fold in order], ignore_index=True), tuple(classes), predictions)
+    return Predictions(pd.concat([folds[fold] for fold in order], ignore_index=True), tuple(classes), predictions, task)
 
 
 def _war(counts: Floats) -> Floats:
@@ -154,9 +160,15 @@ def _weighted_f1(counts: Floats) -> Floats:
     return np.asarray((f1 * support).sum(-1) / support.sum(-1))
 
 
-METRICS: dict[str, Callable[[Floats], Floats]] = {"war": _war, "uar": _uar, "macro_f1": _macro_f1, "weighted_f1": _weighted_f1}
-"""Scores as functions of confusion counts (..., C, C), rows the truth, with the meaning of `benchmarks.runner.scores`: what can be
-drawn again by adding counts. Counts needn't be whole numbers."""
+METRICS: dict[str, dict[str, Callable[[Floats], Floats]]] = {
+    "multiclass": {"war": _war, "uar": _uar, "macro_f1": _macro_f1, "weighted_f1": _weighted_f1},
+    "multilabel": {
+        "mean_weighted_accuracy": lambda counts: _uar(counts).mean(-1),
+        "mean_weighted_f1": lambda counts: _weighted_f1(counts).mean(-1),
+    },
+}
+"""By task: scores as functions of confusion counts, with the meaning of `benchmarks.runner.scores`: what can be drawn again by
+adding counts. Counts are (..., C, C), rows the truth, and of a multi-label task (..., C, 2, 2); they needn't be whole numbers."""
 
 
 class Clusters(NamedTuple):
@@ -225,23 +237,24 @@ def compare(
 
     Args:
         predictions: Of the rows of one table.
-        metric: A key of `METRICS`.
+        metric: A key of `METRICS` of the predictions' task.
         reference: The row that the others are compared with, chosen beforehand; None for the best.
         draws: Of the bootstrap.
         seed: Of the bootstrap: the same results give the same table.
 
     Raises:
-        StatisticsError: If the metric is none of `METRICS`.
+        StatisticsError: If the metric is none of these.
     """
     from statsmodels.stats.multitest import multipletests  # slow to import, and a plain leaderboard has no use for it
 
-    if metric not in METRICS:
-        raise StatisticsError(f"there are no statistics for {metric}, only for {', '.join(METRICS)}")
+    metrics = METRICS[predictions.task]
+    if metric not in metrics:
+        raise StatisticsError(f"there are no statistics for {metric}, only for {', '.join(metrics)}")
     items, rows = predictions.items, list(predictions.predicted)
     clusters = choose_clusters(items)
     groups = int(clusters.codes.max()) + 1
     weights = _weights(groups, draws, np.random.default_rng(seed))
-    results = [_resample(predictions.predicted[row], predictions, clusters.codes, weights, METRICS[metric]) for row in rows]
+    results = [_resample(predictions.predicted[row], predictions, clusters.codes, weights, metrics[metric]) for row in rows]
     means = np.array([result.mean for result in results])
     # A bootstrap of G clusters has (G - 1) / G of the variance.
     covariance = np.atleast_2d(np.cov(np.stack([result.draws for result in results]))) * groups / max(groups - 1, 1)
@@ -259,7 +272,7 @@ def compare(
     pairs.insert(0, "a", pd.Series([rows[a] for a, _ in tested], dtype=object))
     pairs.insert(1, "b", pd.Series([rows[b] for _, b in tested], dtype=object))
     pairs["p_holm"] = multipletests(pairs["p"], ALPHA, "holm")[1] if tested else pairs["p"]
-    hits = np.stack([_hit_rate(predictions.predicted[row], items["label"].to_numpy()) for row in rows])
+    hits = np.stack([_hit_rate(predictions.predicted[row], predictions) for row in rows])
     pairs["cohens_g"] = [cohens_g(hits[a], hits[b]) for a, b in tested]
     of_chosen = [chosen in pair for pair in tested]
     others = [b if a == chosen else a for a, b in tested if chosen in (a, b)]
@@ -273,7 +286,7 @@ def compare(
 
 
 def _resample(
-    predicted: npt.NDArray[np.int16],
+    predicted: Numbers,
     predictions: Predictions,
     clusters: npt.NDArray[np.intp],
     weights: npt.NDArray[np.float32],
@@ -291,7 +304,6 @@ def _resample(
         weights: (1 + D, G), how often each cluster counts; the first line is ones.
         metric: Of counts.
     """
-    size = len(predictions.classes)
     label, fold_of = predictions.items["label"].to_numpy(), predictions.items["fold"].to_numpy()
     total, count = np.zeros(len(weights)), np.zeros(len(weights))
     runs, seeds, both, squares = 0, 0.0, 0.0, 0.0
@@ -305,9 +317,11 @@ def _resample(
             there = line >= 0
             if not there.any():
                 continue
-            cells = (codes[there] * size + label[here][there]) * size + line[there]
-            counts = np.bincount(cells, minlength=len(names) * size * size).reshape(len(names), -1).astype(np.float32)
-            values.append(metric((drawn @ counts)[share > 0].reshape(-1, size, size)))
+            cells, shape = _cells(label[here][there], line[there], predictions)
+            every = math.prod(shape)
+            cells += every * codes[there, None]
+            counts = np.bincount(cells.ravel(), minlength=len(names) * every).reshape(len(names), every).astype(np.float32)
+            values.append(metric((drawn @ counts)[share > 0].reshape(-1, *shape)))
         for value in values:
             total[share > 0] += share[share > 0] * value
         count += len(values) * share
@@ -329,6 +343,15 @@ def _resample(
     )
 
 
+def _cells(label: Numbers, guess: Numbers, predictions: Predictions) -> tuple[npt.NDArray[np.intp], tuple[int, ...]]:
+    """Which cells of the confusion counts each utterance adds one to, (n, 1) or in a multi-label task (n, C), and their shape."""
+    size = len(predictions.classes)
+    if predictions.task == "multilabel":
+        truth, said = from_bits(label, size), from_bits(guess, size)
+        return 4 * np.arange(size) + 2 * truth + said, (size, 2, 2)
+    return (label.astype(np.intp) * size + guess)[:, None], (size, size)
+
+
 def _error(items: float, effective: float, rows: Sequence[_Row]) -> tuple[float, float]:
     """Standard error of a row's score or of a difference of two, and its degrees of freedom."""
     extra = sum(row.seeds for row in rows) - sum(row.both for row in rows)
@@ -347,20 +370,26 @@ def _pair(a: int, b: int, results: Sequence[_Row], covariance: Floats, effective
     return difference, difference - reach, difference + reach, p
 
 
-def _covered(predicted: npt.NDArray[np.int16], folds: pd.Series) -> frozenset[int]:
+def _covered(predicted: Numbers, folds: pd.Series) -> frozenset[int]:
     return frozenset(folds.to_numpy()[(predicted >= 0).any(axis=0)].tolist())
 
 
-def _hit_rate(predicted: npt.NDArray[np.int16], label: npt.NDArray[np.integer]) -> Floats:
-    """Share of seeds that are right, by utterance (N,)."""
-    return np.asarray((predicted == label).sum(axis=0) / np.maximum((predicted >= 0).sum(axis=0), 1))
+def _hit_rate(predicted: Numbers, predictions: Predictions) -> Floats:
+    """Share of seeds that are right, by utterance (N,), in a multi-label task by utterance and class (N C,)."""
+    right = (predicted == (label := predictions.items["label"].to_numpy()))[..., None]  # (S, N, 1)
+    there = (predicted >= 0)[..., None]
+    if predictions.task == "multilabel":
+        size = len(predictions.classes)
+        right = from_bits(predicted, size) == from_bits(label, size)
+    return np.asarray((right & there).sum(axis=0) / np.maximum(there.sum(axis=0), 1)).ravel()
 
 
 def cohens_g(a: Floats, b: Floats) -> float:
     """Cohen's g of two methods on the same utterances: of those that only one gets right, the share that ``a`` does, less a half.
 
     It belongs to paired right-or-wrong outcomes as McNemar's test does (Cohen 1988, chapter 5): utterances that both get right or
-    wrong say nothing of the difference. 0.05 is small, 0.15 medium, 0.25 large. Several seeds count as all their pairs.
+    wrong say nothing of the difference. 0.05 is small, 0.15 medium, 0.25 large. Several seeds count as all their pairs. In a
+    multi-label task an outcome is the decision on one class of one utterance.
 
     Args:
         a: Share of the seeds of one method that are right, by utterance (N,).
@@ -402,7 +431,7 @@ def _notes(
     return tuple(notes)
 
 
-def _seeds_per_fold(predicted: npt.NDArray[np.int16]) -> int:
+def _seeds_per_fold(predicted: Numbers) -> int:
     """Runs of the fold that has the fewest, among those that have any."""
     runs = (predicted >= 0).sum(axis=0)
     return int(runs[runs > 0].min())

@@ -55,12 +55,12 @@ class World:
         label = random.integers(len(CLASSES), size=self.utterances)
         items = pd.DataFrame({"fold": 0, "utterance_id": number.astype(str), "label": label, "dialogue": None})
         items["speaker"] = speaker.astype(str) if self.speakers else None
-        predicted: dict[Hashable, npt.NDArray[np.int16]] = {}
+        predicted: dict[Hashable, npt.NDArray[np.int32]] = {}
         for method, level in enumerate(levels):
             taste, luck = random.normal(0, self.taste, self.utterances), random.normal(0, self.luck, (self.seeds, 1))
             right = random.random((self.seeds, self.utterances)) < expit(ease + level + taste + luck)
             wrong = (label + random.integers(1, len(CLASSES), right.shape)) % len(CLASSES)
-            predicted[method] = np.where(right, label, wrong).astype(np.int16)
+            predicted[method] = np.where(right, label, wrong).astype(np.int32)
         return Predictions(items, CLASSES, predicted)
 
     def accuracy(self, level: float = 0.0) -> float:
@@ -127,7 +127,7 @@ def utterances_only(world: World) -> Callable[[np.random.Generator], bool]:
     return event
 
 
-def hits(lines: npt.NDArray[np.int16], label: npt.NDArray[np.integer]) -> npt.NDArray[np.floating]:
+def hits(lines: npt.NDArray[np.int32], label: npt.NDArray[np.integer]) -> npt.NDArray[np.floating]:
     """Share of seeds that are right, by utterance (N,)."""
     return np.asarray((lines == label).mean(axis=0))
 

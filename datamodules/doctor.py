@@ -155,7 +155,7 @@ def examine(
         _overview(corpus, table, usable, heard),
         Section("Problems", () if problems else ("None.",), problems=tuple(problems)),
         _official(corpus, usable),
-        _counts(usable),
+        _counts(usable, applied),
         _sound(usable, heard),
         _worth_a_look(table, usable, heard),
         _duplicates(usable, prints.keys, copies),
@@ -297,18 +297,25 @@ def _ordered(splits: Iterable[Hashable]) -> list[str]:
     return sorted(map(str, splits), key=lambda name: (SPLITS.index(name) if name in SPLITS else len(SPLITS), name))
 
 
-def _counts(usable: pd.DataFrame) -> Section:
+def _counts(usable: pd.DataFrame, applied: Plan | ProtocolError) -> Section:
+    """Labels and speakers by split; in a multi-label task an utterance counts once for each of its labels."""
     splits = _by_split(usable)
     names = _ordered(splits.unique())
+    total = splits.value_counts()[names].tolist()
+    labels, more = usable["label"], ""
+    if isinstance(applied, Plan) and applied.task == "multilabel":
+        labels, more = applied.relabel(usable)["label"].str.split("+"), "; an utterance may have several labels"
     tables = []
-    for column in ("label", "speaker"):
-        if usable[column].notna().any():
-            found = pd.crosstab(usable[column].fillna(NONE), splits)[names]
+    for column, values in (("label", labels), ("speaker", usable["speaker"])):
+        if values.notna().any():
+            each = values.fillna(NONE).explode()
+            found = pd.crosstab(each, splits[each.index].array)[names]
             if len(names) > 1:
                 found["all"] = found.sum(axis=1)
             rows: list[tuple[Cell, ...]] = [(str(row[0]), *map(int, row[1:])) for row in found.itertuples(name=None)]
-            rows.append(("all", *map(int, found.sum())))
-            tables.append(Table(f"Utterances by {column} and split", (column, *found.columns), tuple(rows)))
+            rows.append(("all", *total, *([len(usable)] if len(names) > 1 else [])))
+            caption = f"Utterances by {column} and split{more if column == 'label' else ''}"
+            tables.append(Table(caption, (column, *found.columns), tuple(rows)))
     own = () if usable["split"].notna().any() else ("The corpus has no splits of its own.",)
     return Section("Labels and speakers", own, tables=tuple(tables))
 
@@ -360,8 +367,9 @@ def _duplicates(usable: pd.DataFrame, keys: npt.NDArray[np.bytes_], copies: Sequ
     """Utterances that are the same as others, wherever they are."""
     audio = pd.Series([key.hex() for key in keys.tolist()], usable.index, dtype="str")
     audio = audio.mask(audio == "")
+    text = usable["text"].astype("str")  # of another type where no utterance has any
     items = []
-    for what, values in (("audio", audio), ("text", usable["text"]), ("audio and text", audio + usable["text"])):
+    for what, values in (("audio", audio), ("text", text), ("audio and text", audio + text)):
         same = values.notna() & values.duplicated(keep=False)
         if same.any():
             some = _some(usable.loc[same, "utterance_id"].tolist())

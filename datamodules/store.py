@@ -37,7 +37,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from datamodules import cache_dir
 from datamodules.audio import AudioError, Clip, load_clip
 from datamodules.features import Feature, FeatureError, SideBySide
-from datamodules.workers import worker_pool
+from datamodules.workers import worker_pools
 
 log = logging.getLogger(__name__)
 
@@ -460,7 +460,8 @@ def _computed(feature: Feature, chunks: Iterable[_Chunk], processes: int) -> Ite
     With several processes each computes whole chunks; else threads decode one chunk while the one before is extracted.
     """
     if processes > 1 and feature.processes:
-        with worker_pool(processes, 1) as pool:
+        with worker_pools() as open_pool:
+            pool = open_pool(processes, threads=1)
             jobs = ((chunk, pool.submit(_load_and_compute, feature, chunk.items, chunk.missing)) for chunk in chunks)
             try:
                 for chunk, job in _ahead(jobs, 2 * processes):

@@ -1,32 +1,70 @@
-"""Processes that work for another one."""
+"""Processes that work for this one, and never outlive it.
+
+Nothing here loads torch: a process must know its GPUs before CUDA looks for them, and its first act is to import this module.
+"""
 
 import os
+import signal
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context, parent_process
+from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from threading import Thread
 
+OpenPool = Callable[..., ProcessPoolExecutor]
+"""``open_pool(processes, threads=0, gpus=None)`` as of `worker_pools`."""
 
-def worker_pool(processes: int, threads: int) -> ProcessPoolExecutor:
-    """A pool whose processes end when the one that started them is killed.
 
-    Args:
-        processes: How many.
-        threads: PyTorch's threads in each on the CPU; 0 leaves its own choice.
+@contextmanager
+def worker_pools() -> Iterator[OpenPool]:
+    """Open pools whose processes end when this one does, however it ends, and at once if the block is left by an exception.
+
+    Yields:
+        A function that opens a pool of so many ``processes``, with ``threads`` as of `set_threads`, which see ``gpus``, as
+        ``CUDA_VISIBLE_DEVICES`` names them; None for all.
     """
     # Spawned, not forked: a forked child can't use CUDA, and inherits locks of PyTorch's threads.
-    return ProcessPoolExecutor(processes, get_context("spawn"), _start, (threads,))
+    context = get_context("spawn")
+    ends, alive = context.Pipe(duplex=False)  # only this process holds the end that keeps the others alive
+    pools: list[ProcessPoolExecutor] = []
+
+    def open_pool(processes: int, threads: int = 0, gpus: str | None = None) -> ProcessPoolExecutor:
+        pools.append(ProcessPoolExecutor(processes, context, _start, (gpus, threads, ends)))
+        return pools[-1]
+
+    try:
+        yield open_pool
+    except BaseException:
+        alive.close()
+        raise
+    finally:
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)
+        alive.close()
+        ends.close()
 
 
-def _start(threads: int) -> None:
-    import torch
-
-    if threads:
-        torch.set_num_threads(threads)
-    parent = parent_process()
+def _start(gpus: str | None, threads: int, alive: Connection) -> None:
+    """Set up a process of a pool; it ends when the other end of ``alive`` is closed, or its holder killed."""
+    if gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus
+    # Ctrl-C goes to all processes of a terminal; the starting one decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def follow() -> None:
-        if parent is not None:
-            parent.join()
-        os._exit(1)
+        try:
+            alive.recv_bytes()
+        except (EOFError, OSError):
+            os._exit(1)
 
     Thread(target=follow, daemon=True).start()
+    set_threads(threads)
+
+
+def set_threads(threads: int) -> None:
+    """Limit PyTorch to ``threads`` on the CPU; 0 leaves its own choice."""
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)

@@ -11,10 +11,11 @@ corpus) and classified by a network of its own. What is decided here, and why:
   Statistical Science 1, 1986, section 2): a modality whose classifier knows its training clips by heart is surer than it should
   be, and counts for less with a smaller share.
 * An absent modality is left out of the combination; with nothing there the posterior is uniform.
+* In a multi-label task every class is a question of its own: its two Bernoulli posteriors are combined by the same rules.
 """
 
 import math
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,7 @@ class LateAverage(FusionModule):
 
     Equations::
 
-        p_m = softmax(network_m(z_m))                  z as in early_concat, m = audio, text
+        p_m = softmax(network_m(z_m))                  z as in early_concat, m = audio, text; multi-label: sigmoid
         mean      p = w p_a + (1 - w) p_t              w = audio_share, 1/2
         weighted  p = softmax(v)_a p_a + softmax(v)_t p_t
         product   p ~ p_a^(2 w) p_t^(2 - 2 w)
@@ -39,7 +40,6 @@ class LateAverage(FusionModule):
     """
 
     family = "late"
-    tasks = ("multiclass",)  # the posteriors are over exclusive classes
     paper = "no single source; the late-fusion baseline of Dehghani Tafti and BabaAli, 2024 (wav2vec 2.0 and BERT, IEMOCAP)"
     ablations = {  # noqa: RUF012 - read-only, declared by the base
         "Late fusion, mean": Variant("late_average", {"rule": "mean"}),
@@ -96,46 +96,49 @@ class LateAverage(FusionModule):
         """Classify each modality and combine.
 
         ``logits`` are the log of the combined posterior; ``fused`` is what is combined, the log-posteriors of audio, then text
-        (B, 2C). Map ``modality`` (B, 2): the weights of audio and text.
+        (B, 2C). In a multi-label task both are log-odds. Map ``modality`` (B, 2): the weights of audio and text.
         """
         frames = self.encoder(batch.audio, batch.audio_mask)  # (B, T, D)
         audio = self.audio_norm(masked_functionals(frames, batch.audio_mask), batch.present[:, AUDIO])  # (B, 3D)
         text = self.text_norm(masked_mean(batch.text, batch.text_mask), batch.present[:, TEXT])  # (B, Dt)
         logits = torch.stack([self.audio_classifier(audio), self.text_classifier(text)], dim=1)  # (B, 2, C)
         # At least float32: half precision loses the small probabilities.
-        single = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-        combined, weights = self._combine(single.detach(), batch.present)
+        single = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if self.task == "multilabel":
+            answers = torch.stack([F.logsigmoid(single), F.logsigmoid(-single)], dim=-1)  # (B, 2, C, 2): yes and no
+            both, weights = self._combine(answers.detach(), batch.present)
+            combined = both[..., 0] - both[..., 1]
+        else:
+            single = single.log_softmax(-1)
+            combined, weights = self._combine(single.detach(), batch.present)
         return Output(combined, single.flatten(1), {"modality": weights} if maps else None)
 
     def _combine(self, single: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-posteriors (B, 2, C) and presence (B, 2) -> the combined log-posterior (B, C) and the weights (B, 2)."""
+        """Log-posteriors (B, 2, …) over the last axis and presence (B, 2) -> the combined ones (B, …) and the weights (B, 2)."""
         score = single.new_tensor(self.prior) if self.score is None else self.score.to(single.dtype)
         weights = masked_softmax(score.expand(len(single), 2), present)  # (B, 2)
+        ones = (1,) * (single.ndim - 2)
         if self.rule == "product":
             # Exponents that add up to the number of factors: one modality alone keeps its posterior as it is.
             exponents = weights * present.sum(1, keepdim=True)
-            return (single * exponents.unsqueeze(-1)).sum(1).log_softmax(-1), weights
-        posterior = (weights.unsqueeze(-1) * single.exp()).sum(1)  # (B, C)
-        posterior = torch.where(present.any(1, keepdim=True), posterior, 1 / self.num_classes)
+            return (single * exponents.view(-1, 2, *ones)).sum(1).log_softmax(-1), weights
+        posterior = (weights.view(-1, 2, *ones) * single.exp()).sum(1)  # (B, …)
+        posterior = torch.where(present.any(1).view(-1, *ones), posterior, 1 / single.shape[-1])
         return posterior.clamp(min=1e-12).log(), weights
 
     def loss(self, output: Output, batch: Batch) -> Tensor:
         """One cross-entropy per modality over the utterances that have it; with learnt weights the fused one too."""
         assert output.fused is not None
         audio, text = output.fused.chunk(2, dim=-1)
-        total = self._cross_entropy(audio, batch.label, batch.present[:, AUDIO])
-        total = total + self._cross_entropy(text, batch.label, batch.present[:, TEXT])
+        parts = [(audio, batch.present[:, AUDIO]), (text, batch.present[:, TEXT])]
         if self.score is not None:
-            total = total + self._cross_entropy(output.logits, batch.label, batch.present.any(1))
+            parts.append((output.logits, batch.present.any(1)))
+        total = output.fused.sum() * 0  # of a batch without anything
+        for logits, there in parts:
+            label = batch.label.masked_fill(~there.view(-1, *(1,) * (batch.label.ndim - 1)), IGNORED)
+            if (label != IGNORED).any():
+                total = total + super().loss(Output(logits), batch._replace(label=label))
         return total
-
-    def _cross_entropy(self, logits: Tensor, label: Tensor, kept: Tensor) -> Tensor:
-        """Weighted mean over the kept and labelled utterances; zero if there is none."""
-        weight = cast("Tensor | None", self.class_weight)
-        kept = kept & (label != IGNORED)
-        share = kept if weight is None else kept * weight[label.clamp(min=0)]
-        summed = F.cross_entropy(logits, label.masked_fill(~kept, IGNORED), weight, ignore_index=IGNORED, reduction="sum")
-        return summed / share.sum().clamp(min=1e-8)
 
 
 def _classifier(width: int, d: int, num_classes: int, dropout: float) -> nn.Sequential:

@@ -9,6 +9,7 @@ and never executed. Speakers aren't named. What is known of the release and can'
 """
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,7 +30,9 @@ SDK = "github.com/CMU-MultiComp-Lab/CMU-MultimodalSDK"
 FOLDS_SOURCE = f"mmsdk/mmdatasdk/dataset/standard_datasets/CMU_MOSEI/{FOLDS_FILE} of {SDK}"
 FOLDS = {"standard_train_fold": "train", "standard_valid_fold": "val", "standard_test_fold": "test"}
 RANGES = {"sentiment": (-3, 3), **dict.fromkeys(("happy", "sad", "anger", "surprise", "disgust", "fear"), (0, 3))}
-"""Columns of the labels in the SDK's order, each with its least and greatest value: the mean over the raters."""
+"""Columns of the labels in the SDK's order, each with its least and greatest value: the mean over the raters.
+
+The order is what the file's metadata say under "dimension names", and what the SDK's author answers (its issues 144 and 191)."""
 
 RESTORE = "copy the file again from its source"
 PAUSE = "sp"
@@ -44,10 +47,11 @@ class _Part(NamedTuple):
 
 
 class _Sequence(NamedTuple):
-    """A computational sequence: its file, and its part of every video in the order of their names."""
+    """A computational sequence: its file, its part of every video in the order of their names, and what it calls its columns."""
 
     path: Path
     videos: dict[str, _Part]
+    columns: list[str]
 
 
 class Mosei(Corpus):
@@ -72,6 +76,7 @@ class Mosei(Corpus):
             self.root, self.name, self.source, lambda path: path.suffix.lower() in {*SOUND, ".csd"} or path.name == FOLDS_FILE
         )
         labels = _read_sequence(self._only(paths, LABELS_FILE), len(RANGES))
+        _check_order(labels)
         words = _read_sequence(self._only(paths, WORDS_FILE), 1)
         split = self._splits(paths, problems)
         rows: list[dict[str, object]] = []
@@ -88,6 +93,10 @@ class Mosei(Corpus):
             counted = table[table["split"].notna() & ~table.index.isin(bad)]
             problems += compare_counts(self.root, counted, {"split": self.counts})
         return Reading(table, problems)
+
+    def official_counts(self) -> dict[tuple[str, ...], dict[tuple[str, ...], int | None]]:
+        """The release's utterances by split."""
+        return {("split",): {(split,): count for split, count in self.counts.items()}}
 
     def _only(self, paths: list[Path], name: str) -> Path:
         """The one file of that name."""
@@ -138,6 +147,7 @@ def _read_sequence(path: Path, width: int) -> _Sequence:
             if len(roots) != 1:
                 what = f"it is no computational sequence: {len(roots)} of its groups hold data, not one"
                 raise BadInputError([Problem(path, None, what, RESTORE)])
+            columns = _dimension_names(roots[0])
             for video, group in sorted(roots[0]["data"].items()):
                 absent = [name for name in ("features", "intervals") if name not in group]
                 if absent:
@@ -153,7 +163,25 @@ def _read_sequence(path: Path, width: int) -> _Sequence:
         raise BadInputError([Problem(path, None, f"it can't be read as HDF5 ({error})", RESTORE)]) from error
     if problems:
         raise BadInputError(problems)
-    return _Sequence(path, found)
+    return _Sequence(path, found, columns)
+
+
+def _dimension_names(sequence: h5py.Group) -> list[str]:
+    """What a sequence's metadata call its columns, in small letters; empty where they don't say.
+
+    The SDK writes a list as JSON; older versions of it wrote the list as Python prints it.
+    """
+    key = "metadata/dimension names"
+    written = " ".join(map(str, np.ravel(sequence[key][()]))) if key in sequence else ""
+    return re.findall(r"[a-z]{3,}", written.lower())
+
+
+def _check_order(labels: _Sequence) -> None:
+    """Refuse labels whose metadata give their columns other names, or another order, than `RANGES`."""
+    # Three letters tell all seven, and "happy" is "happiness" elsewhere.
+    if labels.columns and [name[:3] for name in labels.columns] != [name[:3] for name in RANGES]:
+        what = f"its metadata call its columns {', '.join(labels.columns)}, not {', '.join(RANGES)}, so labels would be confused"
+        raise BadInputError([Problem(labels.path, None, what, f"take {LABELS_FILE} as the SDK distributes it, {SDK}")])
 
 
 def _rows(

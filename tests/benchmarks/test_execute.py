@@ -301,7 +301,7 @@ def test_ctrl_c_leaves_no_process_of_the_pool_behind(
 
 
 def test_a_process_knows_its_gpus_before_torch_is_loaded() -> None:
-    code = "import sys, benchmarks.worker; print(sorted({'torch', 'lightning'} & set(sys.modules)))"
+    code = "import sys, datamodules.workers; print(sorted({'torch', 'lightning'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 

@@ -1,7 +1,7 @@
 """Interaction diagnostics against predictions whose regions are known."""
 
 import json
-from itertools import permutations
+from itertools import permutations, product
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +81,35 @@ def test_the_best_constant_answer() -> None:
     assert constant_score(table, CLASSES, "uar") == pytest.approx(1 / 4)
     assert constant_score(table, CLASSES, "war") == pytest.approx(2 / 6)
     assert constant_score(table[:3], CLASSES, "uar") == pytest.approx(1 / 3)  # d doesn't occur
+
+
+def several(right: list[str]) -> pd.DataFrame:
+    """Two utterances and three classes of a multi-label task, of which the ``1`` are decided rightly."""
+    truth = np.array([[True, False, False], [True, True, False]])
+    guess = np.where([[hit == "1" for hit in row] for row in right], truth, ~truth)
+    table = pd.DataFrame({f"p_{c}": np.float32(np.where(guess[:, n], 0.8, 0.3)) for n, c in enumerate("abc")})
+    return table.assign(utterance_id=["u0", "u1"], label=["a", "a+b"])
+
+
+def test_of_several_labels_each_decision_counts() -> None:
+    audio, text, both = several(["110", "001"]), several(["101", "000"]), several(["011", "100"])
+    found = decompose(audio, text.iloc[::-1], both, "multilabel")
+    shares = {region: found[f"share_{region}"] * 6 for region in ("both", "audio", "text", "neither")}
+    assert shares == pytest.approx({"both": 1, "audio": 2, "text": 1, "neither": 2})
+    right = {region: found[f"right_{region}"] for region in ("both", "audio", "text", "neither")}
+    assert right == pytest.approx({"both": 0, "audio": 1 / 2, "text": 1, "neither": 1 / 2})
+    assert found["only_the_pair"] == pytest.approx(1 / 6)
+
+
+@pytest.mark.filterwarnings("ignore:No negative samples")
+@pytest.mark.parametrize("metric", ["mean_weighted_accuracy", "mean_weighted_f1", "mean_roc_auc"])
+def test_the_best_constant_answer_of_several_labels_is_the_best_of_all_sets(metric: str) -> None:
+    table = pd.DataFrame({"utterance_id": list("uvwx"), "label": ["a", "a+b", "a", "c+a"]}).assign(p_a=0.0, p_b=0.0, p_c=0.0)
+    best = 0.0
+    for answer in product([0.0, 1.0], repeat=3):
+        constant = table.assign(**{f"p_{c}": np.float32(p) for c, p in zip("abc", answer, strict=True)})
+        best = max(best, scores(constant, ["a", "b", "c"], "multilabel")[metric])
+    assert constant_score(table, ["a", "b", "c"], metric, "multilabel") == pytest.approx(best)
 
 
 def store(

@@ -1,6 +1,7 @@
 """Provenance: a result says what makes it again, a repetition finds what changed, and two folders are told apart run by run."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,23 @@ def test_what_cannot_be_repeated_says_why(finished: Path, tmp_path: Path) -> Non
         reproduce(finished, tmp_path / "again")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("vision", "clip", "vision: Extra inputs"),
+        ("methods", [{"name": "m"}], r"methods.0.method: Field required"),
+        ("seeds", [], "seeds"),
+    ],
+)
+def test_a_suite_of_another_version_is_an_error_in_a_line(finished: Path, tmp_path: Path, key: str, value: Any, named: str) -> None:
+    result = json.loads((finished / "result.json").read_text())
+    edit(finished, suite=result["suite"] | {key: value})
+    refused = command("reproduce", finished, "--out", tmp_path / "again")
+    assert refused.exit_code == 2
+    assert re.search(rf"was made by fusion-zoo [\d.]+, whose suite this version can't read \({named}", refused.stderr)
+    assert refused.stderr.count("\n") == 1
+
+
 def predictions(shift: float = 0.0) -> pd.DataFrame:
     first = np.array([0.9, 0.2, 0.51])
     return pd.DataFrame(
@@ -136,6 +154,14 @@ def test_predictions_are_compared_by_utterance() -> None:
     for other in (predictions().iloc[:2], predictions().assign(label="a"), predictions().rename(columns={"p_b": "p_c"})):
         assert compare_predictions(predictions(), other).largest == np.inf
         assert "not of the same" in str(compare_predictions(predictions(), other))
+
+
+def test_a_changed_prediction_of_several_labels_is_one_that_crosses_the_threshold() -> None:
+    """The most probable class stays the same throughout."""
+    one = pd.DataFrame({"utterance_id": ["u0", "u1", "u2"], "label": ["a", "a+b", "none"], "p_a": 0.9, "p_b": [0.2, 0.6, 0.49]})
+    other = one.assign(p_b=[0.3, 0.45, 0.51])
+    assert compare_predictions(one, other, "multilabel").changed == 2
+    assert compare_predictions(one, other).changed == 0
 
 
 def write(out: Path, seed: int, uar: float, shift: float = 0.0, **changes: str) -> None:

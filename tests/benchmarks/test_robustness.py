@@ -135,6 +135,14 @@ def test_a_checkpoint_that_gives_other_answers_is_refused(suite: Suite, tmp_path
         evaluate([run], ["no_audio"])
 
 
+def test_a_run_of_another_version_is_named(suite: Suite, tmp_path: Path) -> None:
+    folder = tmp_path / "strange"
+    folder.mkdir()
+    (folder / "result.json").write_text(json.dumps({"spec": {"method": "m"}, "finished": ""}))
+    with pytest.raises(ResultError, match=r"strange was made by another version: .*variant: Field required.*another folder"):
+        finished_runs(expand(suite), tmp_path)
+
+
 def test_a_fine_tuned_encoder_reads_the_corrupted_samples(manifest: Path, tiny_speech: str, tiny_bert: str, tmp_path: Path) -> None:
     features = {"audio": f"hidden_states(checkpoint={tiny_speech!r})", "text": f"hidden_states(checkpoint={tiny_bert!r})"}
     values = {"corpus": str(manifest), "methods": {"early_concat": {"hidden": 4}}, "seeds": 1, **features}

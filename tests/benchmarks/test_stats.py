@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 from scipy.stats import friedmanchisquare
+from scipy.stats import t as student
 from statsmodels.stats.contingency_tables import mcnemar
 
 from benchmarks.plots import critical_difference_figure
@@ -43,15 +44,62 @@ def world(right: dict[str, np.ndarray], speaker: np.ndarray | None = None, fold:
     label = np.arange(size) % 2
     items = pd.DataFrame({"fold": fold, "utterance_id": [str(n) for n in range(size)], "label": label, "dialogue": None})
     items["speaker"] = None if speaker is None else speaker
-    return Predictions(items, ("a", "b"), {row: np.where(hit, label, 1 - label).astype(np.int16) for row, hit in right.items()})
+    return Predictions(items, ("a", "b"), {row: np.where(hit, label, 1 - label).astype(np.int32) for row, hit in right.items()})
 
 
-@pytest.mark.parametrize("metric", sorted(METRICS))
+def several(seed: int, size: int = 60, speakers: int = 15) -> pd.DataFrame:
+    """Random labels and probabilities of one fold of a multi-label task; class c is rare."""
+    random = np.random.default_rng(seed)
+    truth = random.random((size, 3)) < (0.6, 0.3, 0.05)
+    label = ["+".join(name for name, there in zip(CLASSES, row, strict=True) if there) or "none" for row in truth]
+    facts = pd.DataFrame({"utterance_id": [f"u{n}" for n in range(size)], "label": label, "dialogue": None})
+    facts["speaker"] = [f"s{n % speakers}" for n in range(size)]
+    return facts.join(pd.DataFrame(random.random((size, 3)).astype(np.float32), columns=[f"p_{c}" for c in CLASSES]))
+
+
+@pytest.mark.filterwarnings("ignore:No positive samples")
+@pytest.mark.parametrize("metric", sorted(METRICS["multilabel"]))
+def test_multilabel_intervals_against_scoring_every_draw(metric: str, tmp_path: Path) -> None:
+    """The slow way: the utterances of the drawn speakers are put into a table, as often as drawn, and scored as the runner does."""
+    frame, groups, draws = several(0), 15, 60
+    for number in range(2):
+        several(number).assign(label=frame["label"]).to_parquet(tmp_path / f"{number}.parquet")
+    files = [RunFile(name, 0, 0, tmp_path / f"{number}.parquet") for number, name in enumerate("mn")]
+    predictions = read_predictions(files, CLASSES, "multilabel")
+    found = compare(predictions, metric, draws=draws)
+    assert any(f"{groups} test speakers" in note for note in found.notes)
+    chosen = np.random.default_rng(0).integers(groups, size=(draws, groups))
+    parts = [part for _, part in frame.groupby("speaker", sort=False)]
+    slow = [scores(pd.concat([parts[n] for n in line], ignore_index=True), CLASSES, "multilabel")[metric] for line in chosen]
+    mean, error = scores(frame, CLASSES, "multilabel")[metric], np.sqrt(np.var(slow, ddof=1) * groups / (groups - 1))
+    expected = mean + np.array([-1, 1]) * student.isf(0.025, groups - 1) * error
+    assert found.scores.loc["m", "mean"] == pytest.approx(mean, abs=1e-6)
+    assert found.scores.loc["m", ["low", "high"]].tolist() == pytest.approx(np.clip(expected, 0, 1), abs=1e-4)
+    # Cohen's g is of decisions, one per utterance and class.
+    one, other = (
+        {(n, c): (row[f"p_{c}"] > 0.5) == (c in row["label"].split("+")) for n, row in table.iterrows() for c in CLASSES}
+        for table in (frame, several(1).assign(label=frame["label"]))
+    )
+    only_one, only_other = (sum(a[key] and not b[key] for key in a) for a, b in ((one, other), (other, one)))
+    assert found.pairs["cohens_g"].item() == pytest.approx(only_one / (only_one + only_other) - 0.5)
+
+
+def test_multilabel_runs_of_several_seeds_are_read_beside_each_other(tmp_path: Path) -> None:
+    whole = several(0)
+    for seed in range(3):
+        several(seed).assign(label=whole["label"]).iloc[:: -1 if seed else 1].to_parquet(tmp_path / f"{seed}.parquet")
+    files = [RunFile("m", 0, seed, tmp_path / f"{seed}.parquet") for seed in range(3)]
+    found = compare(read_predictions(files, CLASSES, "multilabel"), "mean_weighted_accuracy", draws=20)
+    each = [scores(several(seed).assign(label=whole["label"]), CLASSES, "multilabel") for seed in range(3)]
+    assert found.scores["mean"].item() == pytest.approx(np.mean([one["mean_weighted_accuracy"] for one in each]), abs=1e-6)
+
+
+@pytest.mark.parametrize("metric", sorted(METRICS["multiclass"]))
 def test_scores_from_counts_are_those_of_the_runner(metric: str) -> None:
     predictions = frame(1)
     whole = scores(predictions, CLASSES)
     counts = np.array([whole["confusion"], np.array(whole["confusion"]) * 3], dtype=np.float32)
-    assert METRICS[metric](counts) == pytest.approx([whole[metric]] * 2, abs=1e-6)
+    assert METRICS["multiclass"][metric](counts) == pytest.approx([whole[metric]] * 2, abs=1e-6)
 
 
 def test_reading_puts_runs_beside_each_other_whatever_their_order(tmp_path: Path) -> None:
@@ -189,6 +237,8 @@ def test_what_is_drawn(speakers: int | None, dialogues: int | None, kind: str, n
 def test_an_unknown_metric_names_the_others() -> None:
     with pytest.raises(StatisticsError, match="no statistics for ece, only for war, uar"):
         compare(world({"a": np.ones((1, 4), bool)}), "ece")
+    with pytest.raises(StatisticsError, match="no statistics for mean_weighted_f1, only for war, uar"):
+        compare(world({"a": np.ones((1, 4), bool)}), "mean_weighted_f1")
 
 
 def test_cohens_g_counts_only_what_one_gets_right() -> None:

@@ -1,6 +1,7 @@
 """Small trees in the official layouts of corpora, generated; each function's docstring says what it reproduces.
 
-`LAYOUTS` has one entry per reader, big enough for the reader's first protocol. IEMOCAP's generator is in `iemocap_layout`.
+`LAYOUTS` has one entry per reader, big enough for the reader's first protocol. The generators of IEMOCAP and MOSEI
+are in `iemocap_layout` and `mosei_layout`.
 """
 
 import csv
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 import av
 import iemocap_layout
+import mosei_layout
 import numpy as np
 import pyarrow as pa
 import soundfile
@@ -251,6 +253,12 @@ LAYOUTS = {
             "train_dia125_utt3: its clip is damaged",
         ),
         MELD_COUNTS,
+    ),
+    "mosei": Layout(
+        mosei_layout.write_release,
+        ("mosei6@1", 1),
+        ("counts differ from the published ones", "speakers are not known", "the threshold on its probability is 0.5"),
+        {"counts": mosei_layout.COUNTS},
     ),
     "emodb": Layout(
         partial(named, emodb_names(("03", "08", "10"))),

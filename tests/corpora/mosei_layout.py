@@ -1,5 +1,7 @@
 """Writes the files of CMU-MOSEI as its SDK distributes them, small and with generated contents."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -12,6 +14,9 @@ EMOTIONS = COLUMNS[1:]
 PITCH = dict(zip(EMOTIONS, (150.0, 250.0, 400.0, 650.0, 1000.0, 1600.0), strict=True))
 FOLDS = {"standard_train_fold": 12, "standard_valid_fold": 4, "standard_test_fold": 4}
 """List of the SDK -> videos in it here."""
+
+COUNTS = {"train": 36, "val": 12, "test": 12}
+"""Utterances by split, three of every video."""
 
 INTERVALS = ((-0.25, 1.0), (2.0, 3.0), (1.0, 2.0))
 """Of every video, in the order of the file: as in the release, not that of time, and one begins before the video."""
@@ -28,8 +33,8 @@ def shown(video: str, number: int) -> list[str]:
     return [] if n % 7 == 6 else sorted({EMOTIONS[n % 6], EMOTIONS[(n * n) % 6]})
 
 
-def write_sequence(path: Path, name: str, parts: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """A computational sequence: ``<name>/data/<video>/{features,intervals}`` and ``<name>/metadata/<key>``, texts as JSON."""
+def write_sequence(path: Path, name: str, parts: dict[str, tuple[np.ndarray, np.ndarray]], columns: Sequence[str] = ()) -> None:
+    """A computational sequence: ``<name>/data/<video>/{features,intervals}`` and ``<name>/metadata/<key>``, values as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         root = file.create_group(name)
@@ -37,6 +42,7 @@ def write_sequence(path: Path, name: str, parts: dict[str, tuple[np.ndarray, np.
             "root name": f'"{name}"',
             "computational sequence version": "1.0",
             "alignment compatible": "true",
+            **({"dimension names": json.dumps(columns)} if columns else {}),
         }.items():
             root.create_dataset(f"metadata/{key}", (1,), h5py.special_dtype(vlen=str))[0] = value
         for video, (features, intervals) in parts.items():
@@ -79,7 +85,7 @@ def write_folds(path: Path, lists: dict[str, list[str]] | None = None) -> None:
 
 def write_release(root: Path) -> Path:
     """Everything: the two sequences, the lists and a WAV of 3 s per video whose pitches tell its emotions."""
-    write_sequence(root / "labels" / "CMU_MOSEI_Labels.csd", "All Labels", labels())
+    write_sequence(root / "labels" / "CMU_MOSEI_Labels.csd", "All Labels", labels(), COLUMNS)
     write_sequence(root / "languages" / "CMU_MOSEI_TimestampedWords.csd", "words", words())
     write_folds(root / "cmu_mosei_std_folds.py")
     folder = root / "Raw" / "Audio" / "Full" / "WAV_16000"

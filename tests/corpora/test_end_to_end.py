@@ -6,18 +6,22 @@ missing, one finished run per method and fold, the protocol, the coverage and th
 
 import io
 import json
+import re
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import mosei_layout
+import numpy as np
 import pandas as pd
 import pytest
 from layouts import LAYOUTS, row, save
 from typer.testing import CliRunner, Result
 
 from benchmarks.cli import app
-from datamodules.corpora import get_corpus, list_corpora
+from datamodules.corpora import get_corpus, list_corpora, meld
 from datamodules.corpora.emouerj import TRANSCRIPTS
 from datamodules.protocols import PROTOCOLS, Fold, Plan, apply_protocol
 
@@ -69,6 +73,25 @@ def test_doctor_examines_what_has_no_text(tmp_path: Path, monkeypatch: pytest.Mo
     ):
         result = run("doctor", name, "--root", folder, "--protocol", protocol)
         assert result.exit_code == status, result.output
+
+
+@pytest.mark.parametrize(("name", "lost"), [("mosei", "text"), ("mosei", "audio"), ("meld", "audio")])
+def test_doctor_examines_what_lacks_a_modality(name: str, lost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MOSEI whose words are all pauses; MOSEI and MELD without their sound."""
+    root = LAYOUTS[name].write(tmp_path / name)
+    complete(name, LAYOUTS[name].counts, monkeypatch)
+    if lost == "text":
+        pauses = {video: (np.full_like(words, b"sp"), spans) for video, (words, spans) in mosei_layout.words().items()}
+        mosei_layout.write_sequence(root / "languages" / "CMU_MOSEI_TimestampedWords.csd", "words", pauses)
+    else:
+        for folder in [path for path in root.rglob("*") if path.name in {"Raw", *meld.FOLDERS.values()}]:
+            shutil.rmtree(folder)
+    page = tmp_path / "page.html"
+    result = run("doctor", name, "--root", root, "--html", page)
+    assert result.exit_code == 0, result.output
+    assert re.search(rf"with {lost}\W+0\b", result.stdout)
+    assert re.search(rf"utterances are without {lost}", result.stdout)
+    assert f"without {lost}" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", [name for name, layout in LAYOUTS.items() if layout.counts])
@@ -199,6 +222,18 @@ def _disjoint(table: pd.DataFrame, plan: Plan) -> None:
             assert not train & val | train & test | val & test
 
 
+def _emotions(table: pd.DataFrame, plan: Plan) -> None:
+    (fold,) = plan.folds
+    assert _columns(table, fold, "split") == [{"train"}, {"val"}, {"test"}]
+    train, val, test = _columns(table, fold, "dialogue")
+    assert not train & val | train & test | val & test
+    assert plan.task == "multilabel"
+    shown = plan.relabel(table)["label"].str.split("+")
+    for name in plan.classes:
+        assert shown.map(lambda labels, name=name: name in labels).tolist() == (table[name] > 0).tolist()
+    assert len(plan.classes) == 6
+
+
 PROPERTIES = {
     "iemocap4-loso@1": _loso,
     "iemocap4-session5@1": _session5,
@@ -209,6 +244,7 @@ PROPERTIES = {
     "meld7@1": _official,
     "meld3-sentiment@1": _sentiment,
     "meld6-pooled@1": _pooled,
+    "mosei6@1": _emotions,
     "esd@1": _disjoint,
     "emouerj@1": _disjoint,
 }

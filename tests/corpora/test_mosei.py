@@ -1,7 +1,7 @@
 """CMU-MOSEI's files as the SDK distributes them, good and bad, and the multi-label task from them to the leaderboard."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
@@ -22,18 +22,22 @@ from mosei_layout import (
     write_release,
     write_sequence,
 )
+from mosei_layout import (
+    COUNTS as SPLITS,
+)
 
 from benchmarks import Suite, bench, read_leaderboard
+from benchmarks.robustness import FOLDER, evaluate, finished_runs, read_robustness, summarise, to_markdown
+from benchmarks.runner import expand
 from benchmarks.spec import SuiteError
 from datamodules.audio import Clip, load_clip
 from datamodules.corpora import open_corpus
 from datamodules.corpora.mosei import Mosei
+from datamodules.doctor import examine
 from datamodules.problems import BadInputError
 from datamodules.protocols import ProtocolError, apply_protocol
 from datamodules.store import FeatureStore
 from zoo.base import Training
-
-SPLITS = {"train": 36, "val": 12, "test": 12}
 
 
 @pytest.fixture
@@ -286,6 +290,46 @@ def test_an_emotion_that_nobody_trains_on_is_refused_and_one_that_nobody_tests_i
     assert any("the test split has no fear; the weighted accuracy of such a class is its specificity" in c for c in plan.caveats)
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [COLUMNS, ["Sentiment", "Happiness", "Sadness", "Anger", "Surprise", "Disgust", "Fear"], (), str(list(COLUMNS))],
+    ids=["as the SDK writes it", "other words", "not said", "as older versions write it"],
+)
+def test_the_order_of_the_emotions_is_what_the_file_says(root: Path, columns: Sequence[str]) -> None:
+    before = read(root)
+    write_sequence(labels_file(root), "All Labels", labels(), columns)
+    pd.testing.assert_frame_equal(read(root), before)
+
+
+@pytest.mark.parametrize(
+    ("columns", "named"),
+    [(sorted(COLUMNS), "anger, disgust, fear, happy, sad, sentiment, surprise"), (COLUMNS[1:], "happy, sad, anger")],
+)
+def test_another_order_of_the_emotions_is_refused(root: Path, columns: Sequence[str], named: str) -> None:
+    write_sequence(labels_file(root), "All Labels", labels(), columns)
+    for skip_bad in (False, True):
+        with pytest.raises(BadInputError, match=rf"Labels.csd: its metadata call its columns {named}.*, not sentiment, happy, sad"):
+            read(root, skip_bad)
+
+
+def test_the_doctor_counts_every_emotion_and_compares_with_the_release(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = open_corpus("mosei", root)
+    table = corpus.table()
+    report = examine(corpus)
+    found, *_ = report.section("Labels and speakers").tables
+    assert found.columns == ("label", "train", "val", "test", "all")
+    rows = {name: counts for name, *counts in found.rows}
+    for name in EMOTIONS:
+        by_split = [int((table.loc[table["split"] == split, name] > 0).sum()) for split in SPLITS]
+        assert rows[name] == [*by_split, sum(by_split)]
+    assert rows["none"][-1] == (table[list(EMOTIONS)] == 0).all(axis=1).sum() > 0
+    assert rows["all"] == [*SPLITS.values(), 60]
+    assert set(rows) == {*EMOTIONS, "none", "all"}
+    monkeypatch.undo()
+    (counts,) = examine(corpus).section("Counts against the release").tables
+    assert ("train", 36, 16326, "-16,290") in counts.rows
+
+
 @pytest.fixture
 def suite(root: Path, tiny_bert: str) -> Suite:
     return Suite(
@@ -337,14 +381,30 @@ def test_a_bench_ends_in_a_table_with_the_trivial_rows(suite: Suite, tmp_path: P
                 assert [found["per_class"][name][metric] for name in EMOTIONS] == pytest.approx(values, abs=1e-6)
             assert [found["per_class"][name]["positives"] for name in EMOTIONS] == truth.sum(0).tolist()
         assert result["baselines"]["all negative"]["mean_weighted_accuracy"] == 0.5
+    evaluate(finished_runs(expand(suite), tmp_path / "runs"), ["no_text"])
+    for outcome in outcomes:
+        clean, stored = (outcome.folder / name for name in (f"{FOLDER}/clean.parquet", "predictions.parquet"))
+        pd.testing.assert_frame_equal(pd.read_parquet(clean), pd.read_parquet(stored))
+    robust = read_robustness(tmp_path / "runs").set_index(["method", "corruption", "degree"])["score"]
+    assert robust["text_only", "no_text", 1.0] == pytest.approx(0.5), "one answer for all"
     board = read_leaderboard(tmp_path / "runs")
+    assert "mean weighted accuracy (%)" in to_markdown(summarise(read_robustness(tmp_path / "runs")))
+    assert (board.table["headline_low"] <= board.table["mean_weighted_accuracy_mean"]).all()
+    assert board.table["tied"].iloc[0]
     assert set(board.table["method"]) == {"text_only", "bc_lstm"}
     assert {"mean_weighted_accuracy_mean", "weighted_f1_class=fear"} <= set(board.table)
     assert not [column for column in board.table if column.startswith(("uar", "war", "recall"))]
     lines = board.to_markdown().splitlines()
-    assert lines[2].split("|")[3:6] == [" mean weighted accuracy ", " mean weighted F1 ", " mean ROC-AUC "]
+    assert lines[2].split("|")[3:6] == [" mean weighted accuracy ", " 95 % interval ", " tied "]
     negative = [line.replace(" ", "").split("|") for line in lines if line.startswith("| all negative")]
     assert len(negative) == 4  # beside the means and each of the three tables by class
-    assert negative[0][2:6] == ["–", "50.0", f"{100 * result['baselines']['all negative']['mean_weighted_f1']:.1f}", "50.0"]
+    assert negative[0][2:8] == [
+        "–",
+        "50.0",
+        "–",
+        "–",
+        f"{100 * result['baselines']['all negative']['mean_weighted_f1']:.1f}",
+        "50.0",
+    ]
     assert negative[1][2:8] == ["50.0"] * 6
     assert not any("WA " in line or "Recall by class" in line for line in lines)

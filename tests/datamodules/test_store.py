@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 from toy_feature import Toy, clips, read_in_turn
@@ -458,6 +459,40 @@ class Deadly(Toy):
 def test_a_killed_process_is_an_error_with_a_remedy(tmp_path: Path, sounds: Path) -> None:
     with pytest.raises(StoreError, match=r"a process that computed features was killed.*fewer processes"):
         FeatureStore(tmp_path, processes=2).get(Deadly(), clips(sounds))
+
+
+@dataclass(frozen=True)
+class Endless(Toy):
+    """The first chunk fails, or presses Ctrl-C as a terminal does; all others would take a minute."""
+
+    name = "endless"
+    processes = True
+    flag: str = ""
+    interrupts: bool = False
+
+    def extract(self, inputs: Sequence[Any]) -> list[np.ndarray]:
+        try:
+            Path(self.flag).touch(exist_ok=False)
+        except FileExistsError:
+            time.sleep(60)
+        if not self.interrupts:
+            raise ZeroDivisionError("a defect of the feature")
+        for process in (os.getpid(), os.getppid()):
+            os.kill(process, signal.SIGINT)
+        time.sleep(60)
+        return []
+
+
+@pytest.mark.parametrize(("interrupts", "error"), [(False, ZeroDivisionError), (True, KeyboardInterrupt)])
+def test_whatever_stops_the_command_ends_its_processes_at_once(
+    tmp_path: Path, sounds: Path, interrupts: bool, error: type[BaseException]
+) -> None:
+    before = psutil.Process().children(recursive=True)
+    with pytest.raises(error):
+        FeatureStore(tmp_path, processes=2).get(Endless(flag=str(tmp_path / "flag"), interrupts=interrupts), clips(sounds))
+    assert time.time() - (tmp_path / "flag").stat().st_mtime < 30
+    _, alive = psutil.wait_procs(set(psutil.Process().children(recursive=True)) - set(before), timeout=20)
+    assert [process for process in alive if "resource_tracker" not in " ".join(process.cmdline())] == []
 
 
 def test_features_that_keep_something_stay_in_one_process(tmp_path: Path, sounds: Path, extracted: list[int]) -> None:

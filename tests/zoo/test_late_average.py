@@ -98,7 +98,7 @@ def test_the_rules_are_the_plain_ones(batch: Batch, rule: str, audio_share: floa
 
 def test_the_loss_is_one_cross_entropy_per_modality_over_what_is_there(batch: Batch) -> None:
     method = build()
-    method.class_weight = torch.tensor([0.5, 1.0, 3.0], dtype=torch.double)
+    method.class_weight = torch.tensor([0.5, 1.0, 3.0])
     total = 0.0
     for modality in (0, 1):
         summed = weights = 0.0
@@ -108,7 +108,53 @@ def test_the_loss_is_one_cross_entropy_per_modality_over_what_is_there(batch: Ba
                 weight = [0.5, 1.0, 3.0][label]
                 summed, weights = summed - weight * math.log(posterior[label]), weights + weight
         total += summed / weights
-    assert method.loss(method(batch), batch).item() == pytest.approx(total, abs=1e-9)
+    assert method.loss(method(batch), batch).item() == pytest.approx(total, rel=1e-6)
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+@pytest.mark.parametrize("audio_share", [0.5, 0.2])
+@pytest.mark.parametrize("rule", ["mean", "weighted", "product"])
+def test_of_several_labels_every_class_is_combined_by_itself(batch: Batch, rule: str, audio_share: float) -> None:
+    method = build(rule=rule, audio_share=audio_share)
+    method.use_task("multilabel")
+    output = method(batch)
+    odds = output.fused.view(5, 2, 3).tolist()
+    for index, present in enumerate(batch.present.tolist()):
+        share = [audio_share * present[0], (1 - audio_share) * present[1]]
+        share = [value / (sum(share) or 1) for value in share]
+        for c in range(3):
+            yes, no = ([sigmoid(sign * odds[index][m][c]) for m in (0, 1)] for sign in (1, -1))
+            if rule == "product":
+                yes, no = (math.prod(p ** (sum(present) * w) for p, w in zip(side, share, strict=True)) for side in (yes, no))
+            else:
+                yes, no = (sum(p * w for p, w in zip(side, share, strict=True)) for side in (yes, no))
+            expected = yes / (yes + no) if any(present) else 0.5
+            assert sigmoid(output.logits[index, c].item()) == pytest.approx(expected, abs=1e-6)
+
+
+def test_of_several_labels_the_loss_is_one_binary_cross_entropy_per_modality(batch: Batch) -> None:
+    method = build()
+    method.use_task("multilabel")
+    method.class_weight = torch.tensor([0.5, 1.0, 3.0])
+    label = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 1], [IGNORED] * 3]).float()
+    output = method(batch)
+    total = 0.0
+    for modality in (0, 1):
+        terms = [
+            -weight * math.log(sigmoid(x)) if y else -math.log(sigmoid(-x))
+            for index in range(4)
+            if batch.present[index, modality]
+            for x, y, weight in zip(
+                output.fused.view(5, 2, 3)[index, modality].tolist(), label[index].tolist(), (0.5, 1.0, 3.0), strict=True
+            )
+        ]
+        total += sum(terms) / len(terms)
+    assert method.loss(output, batch._replace(label=label)).item() == pytest.approx(total, rel=1e-6)
+    nothing = batch._replace(label=label, present=torch.zeros(5, 2, dtype=torch.bool))
+    assert method.loss(method(nothing), nothing).item() == 0
 
 
 def test_no_gradient_crosses_from_one_modality_to_the_other(batch: Batch) -> None:
