@@ -10,7 +10,7 @@ demo: $(INSTALLED)
 	$(BIN)/fusion-zoo bench benchmarks/suites/demo.yaml --jobs 2 --threads 1 --out runs/demo
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
