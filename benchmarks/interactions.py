@@ -237,7 +237,7 @@ def to_markdown(summary: pd.DataFrame) -> str:
         lines = [
             *absent_notes(json.loads(rows["condition"].iloc[0])["absent"]),
             f"single modalities: {singles}; mean ± sample standard deviation over runs",
-            "only the pair: share of all test utterances that the fusion gets right and neither single modality does; guessing "
+            f"only the pair: share of all {'decisions' if several else 'test utterances'} that the fusion gets right and neither single modality does; guessing "
             "brings some. These count right answers of these models and are no partial information decomposition",
             f"none: the best constant answer; φ audio + φ text = both - none, in points of {headline}",
         ]

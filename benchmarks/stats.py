@@ -376,11 +376,11 @@ def _covered(predicted: Numbers, folds: pd.Series) -> frozenset[int]:
 
 def _hit_rate(predicted: Numbers, predictions: Predictions) -> Floats:
     """Share of seeds that are right, by utterance (N,), in a multi-label task by utterance and class (N C,)."""
-    right = (predicted == (label := predictions.items["label"].to_numpy()))[..., None]  # (S, N, 1)
-    there = (predicted >= 0)[..., None]
+    label, there = predictions.items["label"].to_numpy(), (predicted >= 0)[..., None]  # (N,), (S, N, 1)
+    right = (predicted == label)[..., None]
     if predictions.task == "multilabel":
         size = len(predictions.classes)
-        right = from_bits(predicted, size) == from_bits(label, size)
+        right = from_bits(predicted, size) == from_bits(label, size)  # (S, N, C)
     return np.asarray((right & there).sum(axis=0) / np.maximum(there.sum(axis=0), 1)).ravel()
 
 
