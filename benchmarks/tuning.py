@@ -26,7 +26,7 @@ from filelock import Timeout
 from benchmarks import results
 from benchmarks.execute import interruptible
 from benchmarks.runner import Job, expand, fit, monitored
-from benchmarks.spec import Execution, ExecutionError, MethodSpec, Range, Searched, Space, Suite, SuiteError, Tuned
+from benchmarks.spec import Execution, ExecutionError, MethodSpec, Range, Search, Searched, Space, Suite, SuiteError, Tuned
 from datamodules.problems import UnknownNameError
 from datamodules.store import FeatureStore
 from zoo import method_options
@@ -87,7 +87,7 @@ def tune(
         precision: As of `benchmarks.runner.expand`.
         execution: Its ``workers`` matter here; trials run in this process.
         store: Where features are kept.
-        report: Called after every trial with the number done, the number in all, and a line.
+        report: Called after every trial, and every search, with the number of trials done, the number in all, and a line.
 
     Raises:
         ExecutionError: If Optuna isn't installed.
@@ -97,7 +97,7 @@ def tune(
     """
     if find_spec("optuna") is None:
         raise ExecutionError("Optuna is not installed; pip install 'fusion-zoo[tune]'")
-    search = suite.search.model_copy(update={"trials": trials} if trials is not None else {})
+    search = Search(trials=suite.search.trials if trials is None else trials, space=suite.search.space)
     untuned = tuple(entry.model_copy(update={"tuned": {}}) for entry in suite.methods)
     suite = suite.model_copy(update={"methods": untuned, "search": search})
     _check_space(suite)
@@ -111,7 +111,7 @@ def tune(
         _write(tuned, file)
     except OSError as error:
         raise results.ResultError(
-            f"the search can't be written to {out} ({error.strerror or error}); finished trials are kept. "
+            f"the search can't go on in {out} ({error}); finished trials are kept. "
             "Free some space or name another folder with --out, then run the same command again"
         ) from error
     return Tuning(tuned, file, findings)
@@ -148,7 +148,9 @@ def _check_space(suite: Suite) -> None:
                 raise SuiteError(f"search: {name} of {method} takes whole numbers, not {values}")
     for entry in suite.methods:
         if not _own_point(entry.method, entry.options, suite, suite.search.space):
-            raise SuiteError(f"search: {entry.method} has none of {', '.join(suite.search.space)}; leave it out, or add an option")
+            raise SuiteError(
+                f"search: {entry.method} has none of {', '.join(suite.search.space)}; leave it out, or add one of its options"
+            )
 
 
 def _own_point(method: str, options: dict[str, Any], suite: Suite, space: Space) -> dict[str, Any]:
@@ -252,7 +254,7 @@ def _try(study: "Study", number: int, job: Job, suite: Suite, out: Path, executi
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
         return "pruned"
-    except OSError:
+    except OSError:  # a full disk is no fault of the method's
         raise
     except Exception as error:  # noqa: BLE001 - whatever a method raises is recorded and told; the other trials go on
         trial.set_user_attr(_ERROR, f"{type(error).__name__}: {error}")
