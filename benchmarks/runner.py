@@ -174,14 +174,13 @@ def _tuned(spec: RunSpec, suite: Suite, entry: MethodSpec) -> RunSpec:
     """The spec with what a search chose for the method on the spec's fold; itself for a method that wasn't searched."""
     if not entry.tuned:
         return spec
-    search = suite.search
-    if search.conditions != spec.conditions or spec.fold not in entry.tuned:
+    search, chosen = suite.search, entry.tuned.get(spec.fold)
+    if chosen is None or chosen.conditions != spec.conditions:
         # Elsewhere it may have been chosen on utterances that are tested now.
         raise SuiteError(
             f"the hyper-parameters of {entry.method} were searched in the controlled track on {search.protocol}; this suite has "
             "another track, protocol, corpus or feature. Run 'fusion-zoo tune' on it again"
         )
-    chosen = entry.tuned[spec.fold]
     changes = {
         "options": {**spec.options, **chosen.options},
         "training": replace(spec.training, **cast("dict[str, Any]", chosen.training)),

@@ -135,7 +135,6 @@ class Search(BaseModel):
         space: ``training.lr``, ``training.weight_decay`` or ``training.grad_clip``; ``width``, a factor of a method's widths; any
             other name is an option, of every method that has it.
         protocol: Of a finished search: what its folds are of.
-        conditions: Of a finished search: `RunSpec.conditions`; its choices hold for no others.
         journal: Of a finished search: the file that holds all trials.
     """
 
@@ -144,7 +143,6 @@ class Search(BaseModel):
     trials: int = Field(default=20, ge=1)
     space: Space = Field(default=SPACE, min_length=1)
     protocol: str = ""
-    conditions: str = ""
     journal: str = ""
 
 
@@ -158,6 +156,7 @@ class Tuned(BaseModel):
         untuned: That score with the suite's own settings; None where that trial failed.
         pruned: How many trials were stopped early because they did worse than the median.
         failed: How many raised an error.
+        conditions: `RunSpec.conditions`; the choice holds for no others.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -168,6 +167,7 @@ class Tuned(BaseModel):
     untuned: float | None
     pruned: int = 0
     failed: int = 0
+    conditions: str
 
 
 class SearchBudget(BaseModel):
@@ -457,7 +457,7 @@ class RunSpec(BaseModel):
 
     @property
     def conditions(self) -> str:
-        """Hexadecimal digest of what all methods share besides the training: data, splits, features."""
+        """Hexadecimal digest of what training and method work on: data, splits, features."""
         keys = {"data", "protocol", "classes", "track", "audio", "text", "audio_encoder", "text_encoder", "max_seconds", "absent"}
         return _digest(self.model_dump(mode="json", include=keys))
 

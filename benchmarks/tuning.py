@@ -347,6 +347,7 @@ def _finding(job: Job, study: "Study", trials: int) -> Finding:
         untuned=counted[0].value if counted[0] in complete else None,
         pruned=len(counted) - len(complete) - len(errors),
         failed=len(errors),
+        conditions=job.spec.conditions,
     )
     return Finding(job.spec.method, job.spec.variant, job.spec.fold, tuned, errors)
 
@@ -359,7 +360,7 @@ def _tuned_suite(suite: Suite, jobs: Sequence[Job], findings: Sequence[Finding],
         entry.model_copy(update={"tuned": {f.fold: f.tuned for f in findings[n * folds : (n + 1) * folds]}})
         for n, entry in enumerate(suite.methods)
     ]
-    search = {"protocol": first.spec.protocol, "conditions": first.spec.conditions, "journal": str(journal)}
+    search = {"protocol": first.spec.protocol, "journal": str(journal)}
     places = {key: first.suite[key] for key in ("corpus", "root")}  # the file is read in another folder
     return Suite(**{**suite.model_dump(), **places, "methods": methods, "search": {**suite.search.model_dump(), **search}})
 

@@ -46,7 +46,7 @@ def studies(out: Path) -> dict[str, list[optuna.trial.FrozenTrial]]:
 
 
 def chosen(found: Tuning) -> list[dict]:
-    return [finding.tuned.model_dump() for finding in found.findings]
+    return [finding.tuned.model_dump(exclude={"conditions"}) for finding in found.findings]
 
 
 def test_every_method_gets_as_many_trials_on_every_fold_and_stands_in_one_table(quick: Suite, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_the_test_split_has_no_part_in_it(
             row["audio"] = f"audio/u{59 + 48 - number}.wav"
     write_manifest(tmp_path, rows)
     other = tune(quick, tmp_path / "other", 3)
-    assert other.suite.search.conditions != found.suite.search.conditions
+    assert other.findings[0].tuned.conditions != found.findings[0].tuned.conditions
     assert chosen(other) == chosen(found)
 
 
