@@ -406,17 +406,12 @@ def interactions(
 
 
 @app.command()
+@_takes(load=_suite_options)
 def tune(
     suite: SuiteArgument = None,
-    corpus: CorpusOption = None,
-    root: RootOption = None,
-    encoding: EncodingOption = None,
+    *,
+    load: "LoadSuite",
     methods: MethodsOption = None,
-    protocol: ProtocolOption = None,
-    seeds: SeedsOption = None,
-    audio: OptionalAudio = None,
-    text: OptionalText = None,
-    settings: SetOption = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="For every method on every fold; 20 unless the suite says otherwise.")
     ] = None,
@@ -424,9 +419,6 @@ def tune(
     precision: PrecisionOption = "auto",
     workers: Annotated[int, typer.Option(help="Processes that read features ahead.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.")] = 0,
-    skip_bad: SkipOption = False,
-    allow_speaker_overlap: OverlapOption = False,
-    max_seconds: SecondsOption = None,
 ) -> None:
     """Search hyper-parameters: as many trials for every method, judged on validation; the arguments are those of bench.
 
@@ -434,26 +426,13 @@ def tune(
     share the work.
     """
     with _plain_errors():
-        from benchmarks.spec import Execution, load_suite
+        from benchmarks.spec import Execution
         from benchmarks.tables import pipe_table
         from benchmarks.tuning import tune as search
-        from benchmarks.worker import set_threads
+        from datamodules.workers import set_threads
 
-        overrides = {
-            "corpus": corpus,
-            "root": root,
-            "encoding": encoding,
-            "methods": methods,
-            "protocol": protocol,
-            "seeds": seeds,
-            "audio": audio,
-            "text": text,
-            "skip_bad": skip_bad or None,
-            "allow_speaker_overlap": allow_speaker_overlap or None,
-            "max_seconds": max_seconds,
-        }
         set_threads(threads)
-        asked = load_suite(suite, overrides, settings or [])
+        asked = load(suite, methods=methods)
         try:
             with _counter("trials") as report:
                 found = search(asked, out, trials, precision, Execution(workers=workers), report=report)
