@@ -39,9 +39,11 @@ def ablation_suite(method: str, suite: Suite) -> Suite:
     comes on top.
 
     Raises:
-        SuiteError: If the method has no such table.
+        SuiteError: If the method has no such table, or the suite is tuned.
     """
     ablation_methods(method)
+    if any(entry.tuned for entry in suite.methods):
+        raise SuiteError("hyper-parameters were searched for whole methods, not for the rows of an ablation; take an untuned suite")
     given = {entry.method: entry.options for entry in reversed(suite.methods)}  # the first entry of a method counts
     missing = missing_features(method)
     rows = [

@@ -405,6 +405,59 @@ def interactions(
     sys.stdout.write(to_markdown(summary) if output is Format.md else summary.to_csv(index=False, lineterminator="\n"))
 
 
+@app.command()
+@_takes(load=_suite_options)
+def tune(
+    suite: SuiteArgument = None,
+    *,
+    load: "LoadSuite",
+    methods: MethodsOption = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="For every method on every fold; 20 unless the suite says otherwise.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the journal and the tuned suite.")] = Path("runs/tuned"),
+    precision: PrecisionOption = "auto",
+    workers: Annotated[int, typer.Option(help="Processes that read features ahead.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.")] = 0,
+) -> None:
+    """Search hyper-parameters: as many trials for every method, judged on validation; the arguments are those of bench.
+
+    Writes suite.yaml, which bench runs, into --out. The same command goes on after an interruption; run it in several shells to
+    share the work.
+    """
+    with _plain_errors():
+        from benchmarks.spec import Execution
+        from benchmarks.tables import pipe_table
+        from benchmarks.tuning import tune as search
+        from datamodules.workers import set_threads
+
+        set_threads(threads)
+        asked = load(suite, methods=methods)
+        try:
+            with _counter("trials") as report:
+                found = search(asked, out, trials, precision, Execution(workers=workers), report=report)
+        except KeyboardInterrupt:
+            typer.echo("fusion-zoo: interrupted; finished trials are kept, and the same command goes on from there", err=True)
+            raise typer.Exit(130) from None
+    rows = found.findings
+    columns = {
+        "method": [row.method for row in rows],
+        "variant": [row.variant for row in rows],
+        "fold": [str(row.fold) for row in rows],
+        "trials": [str(found.suite.search.trials)] * len(rows),
+        "pruned": [str(row.tuned.pruned) for row in rows],
+        "failed": [str(row.tuned.failed) for row in rows],
+        "best": [f"{100 * row.tuned.score:.1f}" for row in rows],
+        "gain": ["–" if (own := row.tuned.untuned) is None else f"{100 * (row.tuned.score - own):+.1f}" for row in rows],
+    }
+    typer.echo(pipe_table(columns))
+    typer.echo("\nbest: on the validation split, in percent; gain: over the suite's own settings, which are the first trial")
+    for row in rows:
+        for error in dict.fromkeys(row.errors):
+            typer.echo(f"failed: {row.method} ({row.variant}) fold {row.fold}: {error}", err=True)
+    typer.echo(f"written to {found.file}; to run it: fusion-zoo bench {found.file}")
+
+
 @contextmanager
 def _counter(title: str) -> Iterator[Any]:
     """A bar whose length comes with each report, and what is being done."""

@@ -98,7 +98,7 @@ def _in_this_process(jobs: dict[int, Job], out: Path, execution: Execution, done
     # Runs that another process holds are left for the end: by then it has usually finished them.
     for patience in (0.0, -1.0):
         for number, job in list(left.items()):
-            with _interruptible():
+            with interruptible():
                 outcome = run(job, out, execution, patience, status)
             if outcome is not None:
                 del left[number]
@@ -106,7 +106,7 @@ def _in_this_process(jobs: dict[int, Job], out: Path, execution: Execution, done
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Lightning answers Ctrl-C by exiting with status 1, and hears no other; make it a KeyboardInterrupt again."""
     handler = signal.getsignal(signal.SIGINT)
     try:

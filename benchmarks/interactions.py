@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.leaderboard import KEYS, TITLES, absent_notes, condition_of, percentages
+from benchmarks.leaderboard import KEYS, TITLES, absent_notes, condition_of, percentages, row_options
 from benchmarks.results import (
     MULTILABEL_METRICS,
     ResultError,
@@ -138,7 +138,7 @@ def read_interactions(out: Path | str) -> pd.DataFrame:
     for name, spec, result in read_results(out):
         run = {key: spec[key] for key in (*KEYS, "fold", "seed", "classes")} | {
             "condition": condition_of(spec),
-            "options": json.dumps(spec["options"], sort_keys=True),
+            "options": row_options(spec),
             "headline": result["headline"],
             "task": task_of(result),
             "modalities": get_method(spec["method"]).modalities,

@@ -285,7 +285,7 @@ def _row(spec: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         "fold": spec["fold"],
         "seed": spec["seed"],
         "_condition": condition_of(spec),
-        "_options": _text(spec["options"]),
+        "_options": row_options(spec),
         **_metric_values(result["scores"]),
         **cost_values(result),
         "coverage": utterances["usable"] / utterances["named"],
@@ -294,7 +294,7 @@ def _row(spec: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         "audio": result["features"]["audio"] + _fine_tuned(spec, "audio"),
         "text": result["features"]["text"] + _fine_tuned(spec, "text"),
         "_fine_tuned": "".join(f", {m}{tuned}" for m in ("audio", "text") if (tuned := _fine_tuned(spec, m))),
-        "training": _text(spec["training"]),
+        "training": _text(_shared_training(spec)),
         "headline": result["headline"],
         "finished": result["finished"],
         "precision": spec["precision"],
@@ -358,10 +358,25 @@ def condition_of(spec: dict[str, Any]) -> str:
     """Everything that the rows of one table have in common. The data stand for themselves, since names of manifests repeat."""
     keys = ["track", "corpus", "protocol", "precision", "max_seconds", "classes"]
     if spec["track"] == "controlled":  # in the other track every method has features of its own, and so another digest
-        keys += ["data", "audio", "text", "training"]
+        keys += ["data", "audio", "text"]
     encoders = {f"{modality}_encoder": _fine_tuned(spec, modality) for modality in ("audio", "text")}
     absent = {"absent": {m: share for m, share in spec.get("absent", {}).items() if share}}  # older results have no such key
-    return _text({key: spec[key] for key in keys} | encoders | absent)
+    budget = {"training": _shared_training(spec)} if spec["track"] == "controlled" else {}
+    return _text({key: spec[key] for key in keys} | budget | encoders | absent)
+
+
+def row_options(spec: dict[str, Any]) -> str:
+    """The options that tell rows of a method apart, as JSON; of a tuned run those before the search: folds have their own."""
+    return _text((spec.get("search") or spec)["options"])
+
+
+def _shared_training(spec: dict[str, Any]) -> dict[str, Any]:
+    """The training as far as the rows of a table share it; of tuned runs the search in place of what it chose."""
+    search = spec.get("search")  # older results have no such key
+    if not search:
+        return dict(spec["training"])
+    shared = {key: value for key, value in spec["training"].items() if f"training.{key}" not in search["space"]}
+    return shared | {"search": {"trials": search["trials"], "space": search["space"]}}
 
 
 def _text(value: object) -> str:
@@ -376,7 +391,7 @@ def absent_notes(absent: Mapping[str, float]) -> list[str]:
 
 def _identity(spec: dict[str, Any]) -> tuple[Any, ...]:
     """What two runs that differ only in the code share."""
-    return condition_of(spec), spec["method"], _text(spec["options"]), spec["fold"], spec["seed"]
+    return condition_of(spec), spec["method"], row_options(spec), spec["fold"], spec["seed"]
 
 
 def _captions(rows: pd.DataFrame, superseded: int) -> list[str]:
@@ -386,8 +401,12 @@ def _captions(rows: pd.DataFrame, superseded: int) -> list[str]:
     test = rows.groupby("fold")["_utterances"].first().map(lambda counts: json.loads(counts)["test"]).sum()
     budget = (
         f"at most {training['max_epochs']} epochs, patience {training['patience']} on validation {TITLES[first['headline']]}, "
-        f"batch {training['batch_size']}, AdamW {training['lr']:g}, class weights {training['class_weights']}"
+        f"batch {training['batch_size']}, AdamW{f' {lr:g}' if (lr := training.get('lr')) else ''}, "
+        f"class weights {training['class_weights']}"
     )
+    if search := training.get("search"):
+        names = ", ".join(name.removeprefix("training.") for name in search["space"])
+        budget += f"; hyper-parameters ({names}): {search['trials']} trials per method and fold, chosen on its validation split"
     facts = [
         f"{first['corpus']}, protocol {first['protocol']}, {first['track']} track",
         f"audio {first['audio']}, text {first['text']}; {budget}; {first['precision']}"

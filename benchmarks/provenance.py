@@ -345,9 +345,13 @@ def _newest(out: Path) -> dict[str, _Run]:
 
 
 def _key(spec: dict[str, Any], without: tuple[str, ...] = ()) -> str:
-    """What tells runs apart: the spec without its code, and without the corpus's name, since the data have a digest."""
+    """What tells runs apart: the spec without its code, and without the corpus's name, since the data have a digest.
+
+    A key that older results lack is None where it says nothing.
+    """
     return json.dumps(
-        {key: value for key, value in spec.items() if key not in {"code", "variant", "corpus", *without}}, sort_keys=True
+        {key: value for key, value in spec.items() if value is not None and key not in {"code", "variant", "corpus", *without}},
+        sort_keys=True,
     )
 
 

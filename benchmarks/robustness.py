@@ -25,7 +25,7 @@ from filelock import FileLock
 from matplotlib.figure import Figure
 from pydantic import ValidationError
 
-from benchmarks.leaderboard import KEYS, TITLES, absent_notes, condition_of, percentages
+from benchmarks.leaderboard import KEYS, TITLES, absent_notes, condition_of, percentages, row_options
 from benchmarks.plots import degree_figure
 from benchmarks.results import METRICS, MULTILABEL_METRICS, ResultError, decisions, read_results, task_of
 from benchmarks.runner import Job, data_module, predictions_of, quiet_lightning, scores
@@ -256,7 +256,7 @@ def read_robustness(out: Path | str) -> pd.DataFrame:
         metrics = MULTILABEL_METRICS if task == "multilabel" else METRICS
         facts = {key: spec[key] for key in KEYS} | {
             "condition": condition_of(spec),
-            "options": json.dumps(spec["options"], sort_keys=True),
+            "options": row_options(spec),
             "fold": spec["fold"],
             "seed": spec["seed"],
             "headline": result["headline"],

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import lightning as L
 import pandas as pd
@@ -27,7 +27,7 @@ from benchmarks import parallel, results
 from benchmarks.cost import CostMeter
 from benchmarks.plots import confusion_figure
 from benchmarks.provenance import environment
-from benchmarks.spec import Execution, MethodSpec, RunSpec, Suite, SuiteError, code_version
+from benchmarks.spec import Execution, MethodSpec, RunSpec, SearchBudget, Suite, SuiteError, code_version
 from benchmarks.tracking import log_figure, open_loggers
 from datamodules.batch import Task, encode_labels
 from datamodules.corpora import open_corpus
@@ -138,7 +138,7 @@ def expand(suite: Suite, precision: str = "auto", store: FeatureStore | None = N
                     code=code_version(entry.method),
                 )
                 alone = suite.model_copy(update={**places, "methods": (entry,), "seeds": (seed,)})
-                jobs.append(Job(spec, utterances, plan, audio, text, alone.model_dump(mode="json")))
+                jobs.append(Job(_tuned(spec, suite, entry), utterances, plan, audio, text, alone.model_dump(mode="json")))
     return jobs
 
 
@@ -168,6 +168,25 @@ def _conditions(suite: Suite, entry: MethodSpec) -> tuple[str, str, Training, di
     if suite.track == "controlled" or published is None:
         return entry.audio or suite.audio, suite.text, suite.training, entry.options
     return published.audio, published.text, published.training, {**published.options, **entry.options}
+
+
+def _tuned(spec: RunSpec, suite: Suite, entry: MethodSpec) -> RunSpec:
+    """The spec with what a search chose for the method on the spec's fold; itself for a method that wasn't searched."""
+    if not entry.tuned:
+        return spec
+    search, chosen = suite.search, entry.tuned.get(spec.fold)
+    if chosen is None or chosen.conditions != spec.conditions:
+        # Elsewhere it may have been chosen on utterances that are tested now.
+        raise SuiteError(
+            f"the hyper-parameters of {entry.method} were searched in the controlled track on {search.protocol}; this suite has "
+            "another track, protocol, corpus or feature. Run 'fusion-zoo tune' on it again"
+        )
+    changes = {
+        "options": {**spec.options, **chosen.options},
+        "training": replace(spec.training, **cast("dict[str, Any]", chosen.training)),
+        "search": SearchBudget(trials=search.trials, space=search.space, options=spec.options),
+    }
+    return spec.model_copy(update=changes)
 
 
 def run(
@@ -239,6 +258,78 @@ def _fit_and_test_logged(
     job: Job, folder: Path, execution: Execution, loggers: Sequence[Logger], status: Callable[[str], None] | None
 ) -> tuple[dict[str, Any], pd.DataFrame] | None:
     spec, plan = job.spec, job.plan
+    fitted = fit(job, folder, execution, loggers, [_EpochReport(job, status)] if status else [])
+    if fitted is None:
+        return None
+    model, data, meter = fitted.model, fitted.data, fitted.meter
+    fitted.trainer.test(model, data, ckpt_path=fitted.checkpoint, verbose=False)
+    _log_confusion(loggers, model, "test", plan.classes)
+    predictions = predictions_of(model, job)
+    train, test = len(plan.folds[spec.fold].train), len(predictions)
+    return {
+        "task": plan.task,
+        "scores": scores(predictions, plan.classes, plan.task),
+        "baselines": _baselines(predictions, job, data) if plan.task == "multilabel" else {},
+        "slices": slice_scores(predictions, job.utterances.slices),
+        "validation": fitted.validation,
+        "epochs": fitted.epochs,
+        "utterances": {
+            "train": train,
+            "val": len(plan.folds[spec.fold].val),
+            "test": test,
+            "usable": len(job.utterances.table),
+            "named": job.utterances.rows,
+        },
+        "costs": meter.costs(model, fitted.seconds, train * fitted.epochs, test),
+        "headline": plan.headline,
+        "features": {"audio": str(job.audio), "text": str(job.text)},
+        "caveats": [*plan.caveats, *model.caveats, *job.utterances.notes, *parallel.caveats(execution.devices)],
+        "suite": job.suite,
+        "environment": environment(model.trainer.strategy.root_device),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }, predictions
+
+
+class Fitted(NamedTuple):
+    """A trained method before its test.
+
+    Attributes:
+        model: With the weights of the selected epoch.
+        data: Its batches.
+        trainer: To go on with, on one device.
+        checkpoint: File of the selected epoch.
+        meter: What training cost.
+        seconds: Wall time of the fit, validation included.
+        epochs: How many there were.
+        validation: Scores of the selected epoch on the validation split.
+    """
+
+    model: FusionModule
+    data: EmotionDataModule
+    trainer: L.Trainer
+    checkpoint: str
+    meter: CostMeter
+    seconds: float
+    epochs: int
+    validation: dict[str, float]
+
+
+def fit(
+    job: Job, folder: Path, execution: Execution, loggers: Sequence[Logger] = (), callbacks: Sequence[L.Callback] = ()
+) -> Fitted | None:
+    """Train a job and select its epoch on the validation split; the test split isn't read.
+
+    Args:
+        job: What to train.
+        folder: For the checkpoint.
+        execution: Its ``workers`` and ``devices`` matter here.
+        loggers: Open.
+        callbacks: Besides those that every run has.
+
+    Returns:
+        The trained method; None in all but the first process of a run on several devices.
+    """
+    spec, plan = job.spec, job.plan
     quiet_lightning()
     L.seed_everything(spec.seed, workers=True, verbose=False)
     data = data_module(job, execution.workers)
@@ -250,22 +341,21 @@ def _fit_and_test_logged(
         if settings.trains and modality in model.modalities:
             assert isinstance(feature, HiddenStates), "_input has refused any other"
             model.pretrained[modality] = PretrainedEncoder(feature, settings)
-    monitor = f"val/{plan.headline}"
+    monitor = monitored(job)
     checkpoint = ModelCheckpoint(folder, "checkpoint", monitor, mode="max", save_weights_only=True)
     meter = CostMeter()
-    telling = [_EpochReport(spec, monitor, status)] if status else []
     common: dict[str, Any] = {
         "precision": spec.precision,
         "accelerator": "auto",
         # On CUDA some kernels have no deterministic form; on the CPU all have, and a repeated run gives the same bits.
         "deterministic": "warn" if torch.cuda.is_available() else True,
-        "logger": loggers,
+        "logger": list(loggers),
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
     trainer = L.Trainer(
         max_epochs=spec.training.max_epochs,
-        callbacks=[EarlyStopping(monitor, mode="max", patience=spec.training.patience), checkpoint, meter, *telling],
+        callbacks=[EarlyStopping(monitor, mode="max", patience=spec.training.patience), checkpoint, meter, *callbacks],
         log_every_n_steps=10,
         num_sanity_val_steps=0,
         **common,
@@ -273,7 +363,7 @@ def _fit_and_test_logged(
     )
     started = time.perf_counter()
     trainer.fit(model, datamodule=data)
-    fit_seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started
     epochs = trainer.current_epoch
     if execution.devices > 1:  # each would see only a part of the test split, or some items twice
         first = parallel.rank() == 0
@@ -284,32 +374,13 @@ def _fit_and_test_logged(
     best = checkpoint.best_model_path
     validation = trainer.validate(model, data, ckpt_path=best, verbose=False)[0]
     _log_confusion(loggers, model, "val", plan.classes)
-    trainer.test(model, data, ckpt_path=best, verbose=False)
-    _log_confusion(loggers, model, "test", plan.classes)
-    predictions = predictions_of(model, job)
-    train, test = len(plan.folds[spec.fold].train), len(predictions)
-    return {
-        "task": plan.task,
-        "scores": scores(predictions, plan.classes, plan.task),
-        "baselines": _baselines(predictions, job, data) if plan.task == "multilabel" else {},
-        "slices": slice_scores(predictions, job.utterances.slices),
-        "validation": {name.removeprefix("val/"): value for name, value in validation.items()},
-        "epochs": epochs,
-        "utterances": {
-            "train": train,
-            "val": len(plan.folds[spec.fold].val),
-            "test": test,
-            "usable": len(job.utterances.table),
-            "named": job.utterances.rows,
-        },
-        "costs": meter.costs(model, fit_seconds, train * epochs, test),
-        "headline": plan.headline,
-        "features": {"audio": str(job.audio), "text": str(job.text)},
-        "caveats": [*plan.caveats, *model.caveats, *job.utterances.notes, *parallel.caveats(execution.devices)],
-        "suite": job.suite,
-        "environment": environment(model.trainer.strategy.root_device),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }, predictions
+    named = {name.removeprefix("val/"): value for name, value in validation.items()}
+    return Fitted(model, data, trainer, best, meter, seconds, epochs, named)
+
+
+def monitored(job: Job) -> str:
+    """Lightning's name of the score that the epoch is selected on."""
+    return f"val/{job.plan.headline}"
 
 
 def data_module(job: Job, workers: int = 0, test: Utterances | None = None) -> EmotionDataModule:
@@ -339,8 +410,9 @@ def items_per_batch(job: Job) -> int:
 class _EpochReport(L.Callback):
     """Tells after every epoch how far a run is."""
 
-    def __init__(self, spec: RunSpec, monitor: str, tell: Callable[[str], None]) -> None:
-        self._name, self._monitor, self._tell = f"{spec.method} fold {spec.fold} seed {spec.seed}", monitor, tell
+    def __init__(self, job: Job, tell: Callable[[str], None]) -> None:
+        spec = job.spec
+        self._name, self._monitor, self._tell = f"{spec.method} fold {spec.fold} seed {spec.seed}", monitored(job), tell
         self._most = spec.training.max_epochs
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from datamodules.emotion import Absent
 from datamodules.problems import UnknownNameError
@@ -96,6 +96,96 @@ _EXTRAS = ("ray", "wandb", "mlflow")
 """Names that are also those of an optional package and of the extra that installs it."""
 
 
+class Range(BaseModel):
+    """Numbers from ``low`` to ``high``, drawn evenly, or with ``log`` evenly on the logarithmic scale."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: float
+    high: float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Range":
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"low must be less than high{', and above 0' if self.log else ''}")
+        return self
+
+
+Space = dict[str, Range | tuple[bool | int | float | str, ...]]
+"""What is searched -> its range, or a list of its values."""
+
+SPACE: Space = {
+    "training.lr": Range(low=1e-4, high=1e-2, log=True),
+    "training.weight_decay": Range(low=1e-4, high=1e-1, log=True),
+    "dropout": Range(low=0.0, high=0.7),
+    "width": (0.5, 1, 2),
+}
+"""The same four numbers for every method."""
+
+Searched = Literal["lr", "weight_decay", "grad_clip"]
+"""Settings of the training that may be searched; the others are the budget, which all methods share."""
+
+
+class Search(BaseModel):
+    """The search for hyper-parameters, `benchmarks.tuning.tune`.
+
+    Attributes:
+        trials: Of every method on every fold; the first has the suite's own settings.
+        space: ``training.lr``, ``training.weight_decay`` or ``training.grad_clip``; ``width``, a factor of a method's widths; any
+            other name is an option, of every method that has it.
+        protocol: Of a finished search: what its folds are of.
+        journal: Of a finished search: the file that holds all trials.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trials: int = Field(default=20, ge=1)
+    space: Space = Field(default=SPACE, min_length=1)
+    protocol: str = ""
+    journal: str = ""
+
+
+class Tuned(BaseModel):
+    """What a search chose for a method on one fold.
+
+    Attributes:
+        options: Changes to the method's options in the suite.
+        training: Changes to the suite's training.
+        score: On the validation split, in the protocol's headline metric.
+        untuned: That score with the suite's own settings; None where that trial failed.
+        pruned: How many trials were stopped early because they did worse than the median.
+        failed: How many raised an error.
+        conditions: `RunSpec.conditions`; the choice holds for no others.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    options: dict[str, Any]
+    training: dict[Searched, float]
+    score: float
+    untuned: float | None
+    pruned: int = 0
+    failed: int = 0
+    conditions: str
+
+
+class SearchBudget(BaseModel):
+    """How the hyper-parameters of a run were chosen.
+
+    Attributes:
+        trials: As of `Search`.
+        space: As of `Search`.
+        options: The method's options in the suite, before the search changed them for the fold; they name the row.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trials: int
+    space: Space
+    options: dict[str, Any]
+
+
 class MethodSpec(BaseModel):
     """A method with changes to its defaults.
 
@@ -104,6 +194,7 @@ class MethodSpec(BaseModel):
         options: Changes to the constructor's defaults.
         variant: What the leaderboard calls it; made from the options where it isn't given.
         audio: The method's own audio feature instead of the suite's; its rows then stand in a table of their own.
+        tuned: By fold, what a search chose; written by ``fusion-zoo tune``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -112,6 +203,7 @@ class MethodSpec(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict)
     variant: str = ""
     audio: str = ""
+    tuned: dict[int, Tuned] = Field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -125,7 +217,8 @@ class MethodSpec(BaseModel):
             UnknownNameError: Otherwise, with the near names.
         """
         known = method_options(self.method)
-        for option, value in self.options.items():
+        given = [*self.options.items(), *(pair for chosen in self.tuned.values() for pair in chosen.options.items())]
+        for option, value in given:
             if option not in known:
                 raise UnknownNameError(f"option of {self.method}", option, list(known))
             default = known[option]
@@ -174,6 +267,7 @@ class Suite(BaseModel):
         training: Budget of the controlled track.
         max_seconds: Longer clips are cut.
         absent: Share of the training utterances that lacks a modality, ``{audio: 0.5}``.
+        search: For ``fusion-zoo tune``, and what it did.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -196,6 +290,7 @@ class Suite(BaseModel):
     training: Training = Training()
     max_seconds: float = Field(default=30.0, gt=0)
     absent: Absent = Absent()
+    search: Search = Search()
 
     @field_validator("methods")
     @classmethod
@@ -241,6 +336,7 @@ def load_suite(path: Path | None = None, overrides: dict[str, Any] | None = None
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise SuiteError(f"{path or 'command line'}: {where}: {first['msg']} (got {first['input']!r})") from error
+    _refuse_searched(suite, settings)
     if suite.track == "published":
         _refuse_unheard(suite, [key for key in ("audio", "text") if (overrides or {}).get(key)], settings)
     return suite
@@ -255,6 +351,18 @@ def _refuse_unheard(suite: Suite, features: list[str], settings: list[str]) -> N
             f"{', '.join(unheard)}: in the published track {', '.join(dict.fromkeys(own))} keep their papers' features and "
             "training; leave it out, or use --track controlled"
         )
+
+
+def _refuse_searched(suite: Suite, settings: list[str]) -> None:
+    """Refuse what the command line asks for and what a search chose would replace."""
+    tuned = [(entry.method, chosen) for entry in suite.methods for chosen in entry.tuned.values()]
+    if tuned and suite.track == "published":
+        raise SuiteError("--track published: this suite has the values that a search chose, not those of papers")
+    searched = {f"{method}.{option}" for method, chosen in tuned for option in chosen.options}
+    searched |= {f"training.{key}" for _, chosen in tuned for key in chosen.training}
+    unheard = [f"--set {setting}" for setting in settings if setting.partition("=")[0] in searched]
+    if unheard:
+        raise SuiteError(f"{', '.join(unheard)}: this suite has the values that a search chose; change the suite that was tuned")
 
 
 _SETTINGS = {"training": Training, "audio_encoder": Encoder, "text_encoder": Encoder, "absent": Absent}
@@ -312,6 +420,7 @@ class RunSpec(BaseModel):
         seed: Of weights, dropout and batch order.
         max_seconds: Where clips were cut.
         absent: Share of the training utterances that lacks a modality; the seed says which.
+        search: How the hyper-parameters were chosen; None for a suite's own.
         code: Digest of the code that made the result.
     """
 
@@ -335,19 +444,32 @@ class RunSpec(BaseModel):
     seed: int
     max_seconds: float
     absent: Absent = Absent()
+    search: SearchBudget | None = None
     code: str
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal digest of everything but the variant's name, which is only a label."""
-        content = self.model_dump(mode="json", exclude={"variant"})
-        return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
+        """Hexadecimal digest of everything but the variant's name, which is only a label.
+
+        A tuned run is another run than one that has the same values without a search: it stands in another table.
+        """
+        return _digest(self.model_dump(mode="json", exclude={"variant"} if self.search else {"variant", "search"}))
+
+    @property
+    def conditions(self) -> str:
+        """Hexadecimal digest of what training and method work on: data, splits, features."""
+        keys = {"data", "protocol", "classes", "track", "audio", "text", "audio_encoder", "text_encoder", "max_seconds", "absent"}
+        return _digest(self.model_dump(mode="json", include=keys))
 
     @property
     def run_id(self) -> str:
         """Folder name: readable parts, then the fingerprint."""
         corpus = re.sub(r"[^A-Za-z0-9_.]+", "-", self.corpus)[:60]  # folder names are limited to 255 bytes
         return f"{self.method}__{corpus}__{self.protocol}__fold{self.fold}__seed{self.seed}__{self.fingerprint}"
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 @cache

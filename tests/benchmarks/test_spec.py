@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 import benchmarks
-from benchmarks.spec import MethodSpec, RunSpec, Suite, SuiteError, code_version, load_suite
+from benchmarks.spec import SPACE, MethodSpec, RunSpec, SearchBudget, Suite, SuiteError, code_version, load_suite
 from datamodules.features import parse_feature
 from datamodules.problems import UnknownNameError
 from zoo import list_methods
@@ -128,6 +128,7 @@ def spec(**changes: object) -> RunSpec:
         {"precision": "bf16-mixed"},
         {"seed": 1},
         {"max_seconds": 10.0},
+        {"search": SearchBudget(trials=20, space=SPACE, options={})},
         {"code": "other"},
     ],
     ids=str,
