@@ -10,9 +10,11 @@ Corpora come with licences, so transcripts and clips are in the page only on req
 import base64
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ from benchmarks.leaderboard import (
 )
 from benchmarks.plots import COLOURS, critical_difference_figure, pareto_figure, pareto_optimal
 from benchmarks.results import COST_NAMES, COSTS, NothingStoredError, ResultError, read_predictions, read_result
-from benchmarks.tables import LEFT
+from benchmarks.tables import LEFT, LONG
 from datamodules.corruptions import CORRUPTIONS
 from datamodules.page import inline_svg, render
 from zoo import get_method, list_methods
@@ -137,6 +139,7 @@ def _condition(board: Leaderboard, rows: pd.DataFrame, runs: pd.DataFrame, resul
     caption, *caveats = board.lines(number)
     scores, costs, *others = board.parts(rows, published=True)
     families = [get_method(m).family if m in list_methods() else "" for m in rows["method"]]
+    baselines = len(next(iter(scores.columns.values()))) - len(rows)
     names = row_names(rows).tolist()
     of_row = {row: [results[run] for run in of["run"]] for row, of in runs.groupby("row")}
     grouped = [of_row[row] for row in rows.index]
@@ -153,7 +156,7 @@ def _condition(board: Leaderboard, rows: pd.DataFrame, runs: pd.DataFrame, resul
                 names, rows["method"], rows["variant"], families, grouped, folders, strict=True
             )
         ],
-        "scores": _table(_with_families(scores, families), len(rows)),
+        "scores": _table(scores._replace(columns=scores.columns | {"family": [*families, *[""] * baselines]}), len(rows)),
         "costs": _table(costs, len(rows)),
         "broken_down": [_table(part, len(rows), bars=True) for part in others],
         "pairs": _pairs(board, number, dict(zip(rows.index, names, strict=True))),
@@ -165,43 +168,35 @@ def _condition(board: Leaderboard, rows: pd.DataFrame, runs: pd.DataFrame, resul
 
 
 def _table(part: Part, rows: int, bars: bool = False) -> Json:
-    """A table as the template takes it.
+    """A table as the template takes it; the variant goes below the method's name, which saves a column on a phone.
 
     Args:
         part: Its columns.
         rows: How many of its lines are rows of the leaderboard, in that order; the others are baselines or no rows at all.
         bars: Whether its cells are percentages to be drawn as bars too.
     """
-    words = LEFT | {"family", "", "a", "b"}
+    words = LEFT | {"family", "a", "b"}
+    shown = {title: cells for title, cells in part.columns.items() if title != "variant"}
+    variants = part.columns.get("variant", ["default"] * len(next(iter(shown.values()), [])))
     return {
         "title": part.title,
-        "columns": [{"title": title, "numeric": title not in words, "wide": title in {"note", "source"}} for title in part.columns],
+        "columns": [{"title": title, "numeric": title not in words, "wide": title in LONG} for title in shown],
         "lines": [
             {
                 "row": number if number < rows else None,
+                "variant": "" if variant in {"default", "–"} else variant,
                 "cells": [
                     {"text": text, "best": number in part.best.get(title, ()), "bar": _number(text) if bars else None}
-                    for title, text in zip(part.columns, cells, strict=True)
+                    for title, text in zip(shown, cells, strict=True)
                 ],
             }
-            for number, cells in enumerate(zip(*part.columns.values(), strict=True))
+            for number, (variant, cells) in enumerate(zip(variants, zip(*shown.values(), strict=True), strict=True))
         ],
     }
 
 
 def _number(text: str) -> float | None:
     return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
-
-
-def _with_families(scores: Part, families: Sequence[str]) -> Part:
-    """The scores with a column for the methods' families behind their names."""
-    columns: dict[str, list[str]] = {}
-    behind = "variant" if "variant" in scores.columns else "method"
-    for title, cells in scores.columns.items():
-        columns[title] = cells
-        if title == behind:
-            columns["family"] = [*families, *[""] * (len(cells) - len(families))]
-    return scores._replace(columns=columns)
 
 
 def _pairs(board: Leaderboard, number: int, names: Mapping[Any, str]) -> Json | None:
@@ -298,12 +293,12 @@ def _interactions(summary: pd.DataFrame, key: str) -> Json | None:
 # Learning curves.
 
 
-def read_curves(folder: Path, epochs: int) -> dict[str, list[float]] | None:
+def read_curves(folder: Path, epochs: int | None) -> dict[str, list[float]] | None:
     """A run's curves, a value per epoch, by the name under which they were logged, from TensorBoard's or the CSV logger's files.
 
     Args:
         folder: The run's.
-        epochs: That it trained; validation of the chosen epoch, which follows, isn't part of the curve.
+        epochs: That it trained; validation of the chosen epoch, which follows, isn't part of the curve; None if unknown.
 
     Returns:
         ``train/…`` and ``val/…``; None where the run was logged elsewhere.
@@ -326,7 +321,7 @@ def read_curves(folder: Path, epochs: int) -> dict[str, list[float]] | None:
 def _curves(grouped: Sequence[Sequence[Json]], folders: Sequence[Sequence[Path]], headline: str) -> Json:
     """A row's validation score and losses by epoch, a line per run, on one scale of scores and epochs for all rows."""
     runs = [
-        [read_curves(folder, result["epochs"]) for result, folder in zip(of, where, strict=True)][:MOST_CURVES]
+        [read_curves(folder, result.get("epochs")) for result, folder in islice(zip(of, where, strict=True), MOST_CURVES)]
         for of, where in zip(grouped, folders, strict=True)
     ]
     known = [[curves for curves in of if curves and curves.get(f"val/{headline}")] for of in runs]
@@ -335,19 +330,13 @@ def _curves(grouped: Sequence[Sequence[Json]], folders: Sequence[Sequence[Path]]
         return {"rows": [], "shown": MOST_CURVES, "missing": True}
     longest = max(len(curves[f"val/{headline}"]) for of in known for curves in of)
     low, high = 10 * np.floor(10 * min(scores)), 10 * np.ceil(10 * max(scores))
-    rows = []
-    for of in known:
+    rows, axis = [], f"validation {TITLES.get(headline, headline)}, %"
+    for number, of in enumerate(known):
+        if not of:
+            continue
         values = [("val", [100 * value for value in curves[f"val/{headline}"]]) for curves in of]
         losses = [(split, curves[f"{split}/loss"]) for curves in of for split in ("train", "val") if f"{split}/loss" in curves]
-        title = TITLES.get(headline, headline)
-        rows.append(
-            [
-                _lines(values, f"validation {title}, %", longest, low, high),
-                _lines(losses, "loss", longest),
-            ]
-            if of
-            else []
-        )
+        rows.append({"row": number, "score": _lines(values, axis, longest, low, high), "loss": _lines(losses, "loss", longest)})
     return {"rows": rows, "shown": MOST_CURVES, "missing": any(len(k) < len(r) for k, r in zip(known, runs, strict=True))}
 
 
@@ -361,13 +350,13 @@ def _lines(series: Sequence[tuple[str, list[float]]], title: str, epochs: int, l
         series: CSS class and values of every line.
         title: What is plotted.
         epochs: Length of the axis.
-        low: Lower end of the scale; both ends are those of the values if they are equal.
+        low: Lower end of the scale; if both are equal, it goes from 0 to the highest value.
         high: Upper end.
     """
     values = [[v for v in line if np.isfinite(v)] for _, line in series]
     ends = [v for line in values for v in line] or [0.0]
     if low >= high:
-        low, high = min(ends), max(max(ends), min(ends) + 1e-6)
+        low, high = min(0.0, *ends), max(1e-6, *ends)
     across, up = (_WIDTH - _LEFT - 6) / max(epochs - 1, 1), (_HEIGHT - _TOP - _BOTTOM) / (high - low)
     lines = []
     for (kind, _), line in zip(series, values, strict=True):
@@ -406,17 +395,11 @@ def _provenance(results: Sequence[Json], folders: Sequence[Path], headline: str)
                 "epochs": result.get("epochs", "–"),
                 "finished": result["finished"].replace("T", " ").partition("+")[0],
                 "revision": result["environment"].get("revision") or "installed package",
-                "command": f"fusion-zoo reproduce {_quoted(folder)} --out reproduced",
+                "command": f"fusion-zoo reproduce {shlex.quote(folder.as_posix())} --out reproduced",
             }
             for result, folder in zip(results, folders, strict=True)
         ],
     }
-
-
-def _quoted(path: Path) -> str:
-    import shlex
-
-    return shlex.quote(path.as_posix())
 
 
 def _facts(found: Sequence[Json]) -> list[tuple[str, str]]:
@@ -454,9 +437,7 @@ def _examples(rows: pd.DataFrame, runs: pd.DataFrame, results: Mapping[str, Json
         frame = pd.concat([read_predictions(out / run) for run in runs.loc[runs["row"] == row, "run"]], ignore_index=True)
         if missing := [column for column in columns if column not in frame]:
             raise ResultError(f"the predictions of {rows.loc[row, 'method']} under {out} have no column {missing[0]}; run it again")
-        facts = (
-            frame.drop(columns=[c for c in frame if c.startswith("p_")]).drop_duplicates("utterance_id").set_index("utterance_id")
-        )
+        facts = frame.drop(columns=list(frame.filter(regex="^p_"))).drop_duplicates("utterance_id").set_index("utterance_id")
         items = facts if items.empty else pd.concat([items, facts[~facts.index.isin(items.index)]])
         means.append(frame.groupby("utterance_id")[columns].mean())
     left_out = max(len(items) - MOST_UTTERANCES, 0)

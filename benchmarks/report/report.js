@@ -46,7 +46,7 @@ function sortable(table) {
 
 function columns(table) {
   const heads = [...table.tHead.rows[0].cells];
-  if (heads.length < 5) return;
+  if (heads.length < 7) return;
   const boxes = make("div");
   heads.forEach((head, column) => {
     if (column === 0) return;
@@ -164,7 +164,6 @@ function utterances(section, data) {
       return make("tr", {}, make("th", { scope: "row" }, name, said), ...cells);
     });
     const table = make("table", { className: "data" },
-      make("caption", { textContent: "Probabilities in percent, the mean over a row's runs; the truth is underlined, a row's choice bold" }),
       make("thead", {}, head), make("tbody", {}, ...rows));
     const box = make("div", { className: "wide", tabIndex: 0, ariaLabel: `Probabilities for ${data.ids[item]}` }, table);
     box.setAttribute("role", "region");
