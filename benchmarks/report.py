@@ -11,7 +11,7 @@ import base64
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from io import BytesIO
 from itertools import islice
@@ -78,8 +78,8 @@ def read_report(out: Path | str, texts: bool = False, clips: int = 0, statistics
         statistics: As of `read_leaderboard`.
 
     Returns:
-        ``title``, ``runs``, ``failed``, ``ranks`` and ``conditions``, one for each table of the leaderboard; of texts, numbers,
-        lists, dictionaries and, as `Markup`, figures.
+        ``title``, ``runs``, ``failed``, ``refused`` (why a part is missing), ``ranks`` and ``conditions``, one for each table of
+        the leaderboard; of texts, numbers, lists, dictionaries and, as `Markup`, figures.
 
     Raises:
         ResultError: If there is no finished run, one is damaged, or the corpus isn't the one that was tested on.
@@ -88,7 +88,9 @@ def read_report(out: Path | str, texts: bool = False, clips: int = 0, statistics
     out = Path(out)
     board = read_leaderboard(out, statistics=statistics)
     results = {run: read_result(out / run) for run in board.runs["run"]}
-    robust, shared = _optional(robustness, out), _optional(interactions, out)
+    refused: list[str] = []
+    robust = _optional(lambda: robustness.summarise(robustness.read_robustness(out)), refused)
+    shared = _optional(lambda: interactions.summarise(interactions.read_interactions(out)), refused)
     conditions = []
     for number, rows in board.table.groupby("condition", sort=True):
         runs = board.runs[board.runs["condition"] == number]
@@ -102,6 +104,7 @@ def read_report(out: Path | str, texts: bool = False, clips: int = 0, statistics
         "title": f"Fusion Zoo: {', '.join(dict.fromkeys(board.table['corpus']))}",
         "runs": len(results),
         "failed": board.failed,
+        "refused": refused,
         "ranks": _ranks(board),
         "conditions": conditions,
     }
@@ -122,14 +125,15 @@ def html_report(report: Json) -> str:
     return page.replace("@SIZE@", f"{len(page.encode()) / 1e6:.1f} MB", 1)
 
 
-def _optional(module: Any, out: Path) -> pd.DataFrame:  # noqa: ANN401
-    """The summary of what `robustness` or `interactions` finds; empty where nothing is stored."""
-    read = module.read_robustness if module is robustness else module.read_interactions
+def _optional(read: Callable[[], pd.DataFrame], refused: list[str]) -> pd.DataFrame:
+    """A summary that the page can do without; empty where nothing is stored, or where the runs don't fit, as ``refused`` tells."""
     try:
-        summary: pd.DataFrame = module.summarise(read(out))
+        return read()
     except NothingStoredError:
-        return pd.DataFrame({"condition": []})
-    return summary
+        pass
+    except ResultError as error:
+        refused.append(str(error))
+    return pd.DataFrame({"condition": []})
 
 
 def _condition(board: Leaderboard, rows: pd.DataFrame, runs: pd.DataFrame, results: Mapping[str, Json], out: Path) -> Json:
@@ -487,7 +491,10 @@ def _corpus(result: Json, ids: Sequence[str], texts: bool, wanted: Iterable[int]
     from datamodules.corpora import open_corpus
 
     if "suite" not in result:
-        raise ResultError(f"{out} doesn't say where its corpus was: an older version made it; run its suite again, or go without")
+        raise ResultError(
+            f"{out} doesn't say where its corpus was: an older version made it; run its suite again, or go without --texts and "
+            "--audio"
+        )
     suite = Suite(**result["suite"])
     corpus = open_corpus(suite.corpus, suite.root, suite.encoding)
     table = corpus.table(suite.skip_bad).set_index("utterance_id")

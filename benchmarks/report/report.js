@@ -219,6 +219,7 @@ function utterances(section, data) {
   if (data.licence) told.push(`Licence of ${data.licence}.`);
   section.querySelector("h3").after(make("p", { className: "notes", textContent: told.join(" ") }));
   section.querySelector(".controls").hidden = false;
+  section.querySelector(".no-script").remove();
   show(0);
 }
 
