@@ -252,8 +252,9 @@ def notes(rows: pd.DataFrame) -> list[str]:
     lines = [
         *absent_notes(json.loads(rows["condition"].iloc[0])["absent"]),
         f"single modalities: {singles}; mean ± sample standard deviation over runs",
-        f"only the pair: share of all {'decisions' if several else 'test utterances'} that the fusion gets right and neither single "
-        "modality does; guessing brings some. These count right answers of these models and are no partial information decomposition",
+        f"only the pair: share of all {'decisions' if several else 'test utterances'} that the fusion gets right and neither "
+        "single modality does; guessing brings some. These count right answers of these models and are no partial information "
+        "decomposition",
         f"none: the best constant answer; φ audio + φ text = both - none, in points of {headline}",
     ]
     if several:
