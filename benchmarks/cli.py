@@ -584,6 +584,34 @@ def _picture(file: Path, option: str) -> Path:
     return file
 
 
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of results.")],
+    out: Annotated[Path, typer.Option(help="The page's file.")] = Path("report.html"),
+    texts: Annotated[
+        bool, typer.Option("--texts", help="Put the test transcripts in; the corpus's licence decides who may have the page.")
+    ] = False,
+    audio: Annotated[
+        int, typer.Option(min=0, help="Put the clips of that many test utterances in, up to 3 MB; the licence holds as well.")
+    ] = 0,
+    statistics: Annotated[
+        bool | None,
+        typer.Option("--stats/--no-stats", help="Intervals, ties and ranks from stored predictions; by default up to 1,000 runs."),
+    ] = None,
+) -> None:
+    """Write one HTML page of a folder of results: tables, figures, every test utterance, and where each figure comes from."""
+    with _plain_errors():
+        from benchmarks.report import html_report, read_report
+
+        page = html_report(read_report(folder, texts, audio, statistics))
+    try:
+        out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        typer.echo(f"fusion-zoo: the page can't be written to {out} ({error.strerror}); name another file", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(f"{out}: {len(page.encode()) / 1e6:.1f} MB")
+
+
 ToleranceOption = Annotated[float, typer.Option(min=0.0, help="Probabilities that differ by no more are the same.")]
 
 

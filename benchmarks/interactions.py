@@ -30,6 +30,7 @@ import pandas as pd
 from benchmarks.leaderboard import KEYS, TITLES, absent_notes, condition_of, percentages, row_options
 from benchmarks.results import (
     MULTILABEL_METRICS,
+    NothingStoredError,
     ResultError,
     decisions,
     from_bits,
@@ -131,7 +132,7 @@ def read_interactions(out: Path | str) -> pd.DataFrame:
         ``_masked`` the same from the fusion without one modality, NaN where that isn't stored.
 
     Raises:
-        ResultError: If no such run has both single-modality runs beside it.
+        NothingStoredError: If no such run has both single-modality runs beside it.
     """
     out = Path(out)
     runs: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -162,7 +163,7 @@ def read_interactions(out: Path | str) -> pd.DataFrame:
         if len(run["modalities"]) == 2 and pair[0] and pair[1]:
             rows.append(_row(run, pair[0], pair[1]))
     if not rows:
-        raise ResultError(
+        raise NothingStoredError(
             f"{out} holds no run of a fusion with a run of audio alone and one of text alone beside it, of the same condition, "
             "fold and seed; add audio_only and text_only to the suite's methods"
         )
@@ -218,33 +219,46 @@ def to_markdown(summary: pd.DataFrame) -> str:
     """Two tables per condition, with what they mean."""
     parts = []
     for (_, corpus, protocol, track), rows in summary.groupby(["condition", "corpus", "protocol", "track"], sort=False):
-        headline, several = TITLES[rows["headline"].iloc[0]], rows["headline"].iloc[0] in MULTILABEL_METRICS
-        names = {"method": rows["method"].tolist(), "variant": rows["variant"].tolist(), "runs": [str(n) for n in rows["runs"]]}
-        regions = {"both": "both", "audio": "audio only", "text": "text only", "neither": "neither"}
-        share = ", ".join(f"{title} {percentages(rows[:1], f'share_{name}')[0]}" for name, title in regions.items())
-        right = {title: percentages(rows, f"right_{name}") for name, title in regions.items()}
-        parts += [
-            f"**Interactions: {corpus}, protocol {protocol}, {track} track**",
-            f"What the single modalities get right, in % of the {'decisions on the ' if several else ''}test split: {share}. "
-            "Of each of these, the fusion gets right (%):",
-            pipe_table(names | right | {"only the pair": percentages(rows, "only_the_pair")}),
-            f"{headline} (%) and Shapley values (points):",
-            pipe_table(
-                names | {title: percentages(rows, value) for value, title in _TITLES.items() if rows[f"{value}_mean"].notna().any()}
-            ),
-        ]
-        singles = ", ".join(sorted({*rows["audio_method"], *rows["text_method"]}))
-        lines = [
-            *absent_notes(json.loads(rows["condition"].iloc[0])["absent"]),
-            f"single modalities: {singles}; mean ± sample standard deviation over runs",
-            f"only the pair: share of all {'decisions' if several else 'test utterances'} that the fusion gets right and neither "
-            "single modality does; guessing brings some. These count right answers of these models and are no partial information "
-            "decomposition",
-            f"none: the best constant answer; φ audio + φ text = both - none, in points of {headline}",
-        ]
-        if several:
-            lines.append("a decision is about one class of one utterance; most are a right no, whatever is read")
-        if rows["v_audio_masked_mean"].notna().any():
-            lines.append("without text, without audio: the fusion itself at test, and its Shapley values, masked")
-        parts.append("\n".join(f"- {line}" for line in lines))
+        parts.append(f"**Interactions: {corpus}, protocol {protocol}, {track} track**")
+        for heading, columns in tables(rows).items():
+            parts += [f"{heading}:", pipe_table(columns)]
+        parts.append("\n".join(f"- {line}" for line in notes(rows)))
     return "\n\n".join(parts) + "\n"
+
+
+def tables(rows: pd.DataFrame) -> dict[str, dict[str, list[str]]]:
+    """The two tables of one condition, by what stands above them.
+
+    Args:
+        rows: The condition's, of `summarise`.
+    """
+    headline, several = TITLES[rows["headline"].iloc[0]], rows["headline"].iloc[0] in MULTILABEL_METRICS
+    names = {"method": rows["method"].tolist(), "variant": rows["variant"].tolist(), "runs": [str(n) for n in rows["runs"]]}
+    regions = {"both": "both", "audio": "audio only", "text": "text only", "neither": "neither"}
+    share = ", ".join(f"{title} {percentages(rows[:1], f'share_{name}')[0]}" for name, title in regions.items())
+    right = {title: percentages(rows, f"right_{name}") for name, title in regions.items()}
+    values = {title: percentages(rows, value) for value, title in _TITLES.items() if rows[f"{value}_mean"].notna().any()}
+    return {
+        f"What the single modalities get right, in % of the {'decisions on the ' if several else ''}test split: {share}. "
+        "Of each of these, the fusion gets right (%)": names | right | {"only the pair": percentages(rows, "only_the_pair")},
+        f"{headline} (%) and Shapley values (points)": names | values,
+    }
+
+
+def notes(rows: pd.DataFrame) -> list[str]:
+    """What a reader of the `tables` must know."""
+    headline, several = TITLES[rows["headline"].iloc[0]], rows["headline"].iloc[0] in MULTILABEL_METRICS
+    singles = ", ".join(sorted({*rows["audio_method"], *rows["text_method"]}))
+    lines = [
+        *absent_notes(json.loads(rows["condition"].iloc[0])["absent"]),
+        f"single modalities: {singles}; mean ± sample standard deviation over runs",
+        f"only the pair: share of all {'decisions' if several else 'test utterances'} that the fusion gets right and neither "
+        "single modality does; guessing brings some. These count right answers of these models and are no partial information "
+        "decomposition",
+        f"none: the best constant answer; φ audio + φ text = both - none, in points of {headline}",
+    ]
+    if several:
+        lines.append("a decision is about one class of one utterance; most are a right no, whatever is read")
+    if rows["v_audio_masked_mean"].notna().any():
+        lines.append("without text, without audio: the fusion itself at test, and its Shapley values, masked")
+    return lines

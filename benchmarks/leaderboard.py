@@ -78,6 +78,8 @@ class Leaderboard:
         baselines: By condition the rows that need no model, ``method`` and the same columns; none for most tasks.
         comparisons: Intervals and tests on the headline metric, by condition; a row's name is its number in ``table.index``.
         ranking: Mean ranks over conditions, or over the folds of one; None where there is nothing to rank over.
+        runs: One line per run that counts: its ``condition``, ``row`` (number in ``table.index``), ``run`` (id), ``fold`` and
+            ``seed``.
     """
 
     table: pd.DataFrame
@@ -86,6 +88,7 @@ class Leaderboard:
     baselines: dict[int, pd.DataFrame] = field(default_factory=dict)
     comparisons: dict[int, stats.Comparison] = field(default_factory=dict)
     ranking: stats.Ranking | None = None
+    runs: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def to_csv(self, published: bool = False) -> str:
         """The table with full precision.
@@ -110,16 +113,16 @@ class Leaderboard:
         """
         parts = []
         for condition, rows in self.table.groupby("condition", sort=True):
-            caption, *caveats = self._captions(int(str(condition)))
-            scores, costs, *others = self._parts(rows, published)
+            caption, *caveats = self.lines(int(str(condition)))
+            scores, costs, *others = self.parts(rows, published)
             parts += [f"**{caption}**", pipe_table(scores.columns | costs.columns)]
             for part in others:
                 parts += [f"{part.title}:", pipe_table(part.columns)]
             parts += ["\n".join(f"- {line}" for line in caveats)] if caveats else []
-            for part in _published_parts(rows) if published else []:
+            for part in published_parts(rows) if published else []:
                 parts += [f"{part.title}:", pipe_table(part.columns)] if part.columns else [f"{part.title}."]
         if self.ranking is not None:
-            parts += [f"**Ranks**: {self.ranking.note}", pipe_table(_rank_columns(self.ranking))]
+            parts += [f"**Ranks**: {self.ranking.note}", pipe_table(rank_columns(self.ranking))]
         if self.failed:
             parts.append(f"{self.failed} runs failed; their errors are in the folder `failed`.")
         return "\n\n".join(parts) + "\n"
@@ -132,20 +135,27 @@ class Leaderboard:
         """
         tables = []
         for condition, rows in self.table.groupby("condition", sort=True):
-            caption, *caveats = self._captions(int(str(condition)))
-            for number, part in enumerate(map(_marked, self._parts(rows, published))):
+            caption, *caveats = self.lines(int(str(condition)))
+            for number, part in enumerate(map(_marked, self.parts(rows, published))):
                 # What the rows have in common is said once, under the scores.
                 tables.append(booktabs(part.columns, f"{part.title}: {caption}", [] if number else caveats, part.best))
-            for part in _published_parts(rows) if published else []:
+            for part in published_parts(rows) if published else []:
                 tables += [booktabs(part.columns, f"{part.title}: {caption}")] if part.columns else []
         if self.ranking is not None:
-            tables.append(booktabs(_rank_columns(self.ranking), f"Ranks: {self.ranking.note}"))
+            tables.append(booktabs(rank_columns(self.ranking), f"Ranks: {self.ranking.note}"))
         return document(tables)
 
-    def _parts(self, rows: pd.DataFrame, published: bool) -> Iterator[Part]:
+    def parts(self, rows: pd.DataFrame, published: bool = False) -> Iterator[Part]:
+        """The tables of one condition: scores, costs, then accuracy by slice and figures by class where there are any.
+
+        Args:
+            rows: The condition's rows of ``table``.
+            published: As of `to_markdown`.
+        """
         return _parts(rows, published, self.baselines.get(int(rows["condition"].iloc[0]), pd.DataFrame()))
 
-    def _captions(self, condition: int) -> list[str]:
+    def lines(self, condition: int) -> list[str]:
+        """A condition's caption, then its caveats, those of the statistics among them."""
         comparison = self.comparisons.get(condition)
         return self.captions[condition] + (list(comparison.notes) if comparison else [])
 
@@ -216,6 +226,7 @@ def read_leaderboard(
     place = {key: row for row, key in enumerate(table[["_condition", "method", "_options"]].itertuples(index=False, name=None))}
     frame["_row"] = [place[key] for key in frame[["_condition", "method", "_options"]].itertuples(index=False, name=None)]
     frame["condition"] = frame["_condition"].map(numbers)
+    runs = frame[["condition", "_row", "_run", "fold", "seed"]].rename(columns={"_row": "row", "_run": "run"})
     finished = set(frame[identity].itertuples(index=False, name=None))
     failed = sum(_identity(spec) not in finished for name, spec in read_failures(out) if only is None or name in only)
     table = table.drop(columns=["_score", "_condition", "_options"])
@@ -225,7 +236,7 @@ def read_leaderboard(
             caption.append(f"more than {STATISTICS_UP_TO:,} runs: intervals, ties and ranks only with --stats")
         statistics = False
     if statistics is False:
-        return Leaderboard(table, captions, failed, baselines)
+        return Leaderboard(table, captions, failed, baselines, runs=runs)
     comparisons = _compare(frame, out, captions, reference)
     for column in ("low", "high", "p", "tied"):
         name = column if column == TIED else f"headline_{column}"
@@ -233,7 +244,7 @@ def read_leaderboard(
             pd.concat([comparison.scores[column] for comparison in comparisons.values()]) if comparisons else pd.Series(dtype=float)
         )
         table[name] = found.reindex(table.index)
-    return Leaderboard(table, captions, failed, baselines, comparisons, _rank(table, frame))
+    return Leaderboard(table, captions, failed, baselines, comparisons, _rank(table, frame), runs)
 
 
 def _compare(frame: pd.DataFrame, out: Path, captions: dict[int, list[str]], reference: str | None) -> dict[int, stats.Comparison]:
@@ -257,7 +268,7 @@ def _compare(frame: pd.DataFrame, out: Path, captions: dict[int, list[str]], ref
 
 def _rank(table: pd.DataFrame, frame: pd.DataFrame) -> stats.Ranking | None:
     """Ranks over the conditions that share rows, or over the folds of a single condition."""
-    names = _row_names(table)
+    names = row_names(table)
     if table["condition"].nunique() > 1:
         scores = pd.DataFrame(
             {"block": table["condition"], "row": names, "score": [r[f"{r['headline']}_mean"] for _, r in table.iterrows()]}
@@ -271,7 +282,7 @@ def _rank(table: pd.DataFrame, frame: pd.DataFrame) -> stats.Ranking | None:
     return stats.rank(scores, blocks, caveat) if scores.shape[0] > 1 and scores.shape[1] > 2 else None
 
 
-def _row_names(table: pd.DataFrame) -> pd.Series:
+def row_names(table: pd.DataFrame) -> pd.Series:
     """A name for every row: the method, and its variant unless that is the default."""
     variant = table["variant"]
     return table["method"] + ("; " + variant).where(variant != "default", "")
@@ -486,7 +497,8 @@ def _slice_title(column: str) -> str:
     return column.partition("=")[2]
 
 
-def _rank_columns(ranking: stats.Ranking) -> dict[str, list[str]]:
+def rank_columns(ranking: stats.Ranking) -> dict[str, list[str]]:
+    """Mean ranks as columns of a table, the best first."""
     return {"by": [str(name) for name in ranking.ranks.index], "mean rank": [f"{rank:.2f}" for rank in ranking.ranks]}
 
 
@@ -509,7 +521,7 @@ def _published_cells(rows: pd.DataFrame) -> dict[str, list[str]]:
     }
 
 
-def _published_parts(rows: pd.DataFrame) -> Iterator[Part]:
+def published_parts(rows: pd.DataFrame) -> Iterator[Part]:
     """Lists of what is published for the corpus: under the same protocol, and under others with why that isn't comparable."""
     corpus, protocol = rows["corpus"].iloc[0], rows["protocol"].iloc[0]
     same, others = papers.comparable(corpus, protocol), papers.incomparable(corpus, protocol)

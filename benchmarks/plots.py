@@ -219,6 +219,13 @@ def critical_difference_figure(ranking: Ranking) -> Figure:
     figure = Figure(figsize=(9, 1.2 + 0.2 * len(ranking.ranks)), layout="constrained")
     axes = figure.subplots()
     # The library would draw the critical difference over the axis's numbers, so it stands in the title.
-    scikit_posthocs.critical_difference_diagram(ranking.ranks, ranking.pairs, alpha=ALPHA, ax=axes, text_h_margin=0.1)
+    scikit_posthocs.critical_difference_diagram(
+        ranking.ranks,
+        ranking.pairs,
+        alpha=ALPHA,
+        ax=axes,
+        text_h_margin=0.1,
+        color_palette=dict.fromkeys(ranking.ranks.index, "black"),  # a colour would say nothing
+    )
     axes.set_title(f"mean rank; critical difference {ranking.critical_difference:.2f}", fontsize="medium")
     return figure

@@ -118,6 +118,10 @@ class ResultError(ValueError):
     """A result that can't be read; the message names the file and the remedy."""
 
 
+class NothingStoredError(ResultError):
+    """There is no result of the kind asked for; the message says what makes some."""
+
+
 def is_finished(folder: Path) -> bool:
     """Whether a run is complete: folders appear under their name only when they are."""
     return (folder / "result.json").is_file()

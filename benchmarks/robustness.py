@@ -27,7 +27,7 @@ from pydantic import ValidationError
 
 from benchmarks.leaderboard import KEYS, TITLES, absent_notes, condition_of, percentages, row_options
 from benchmarks.plots import degree_figure
-from benchmarks.results import METRICS, MULTILABEL_METRICS, ResultError, decisions, read_results, task_of
+from benchmarks.results import METRICS, MULTILABEL_METRICS, NothingStoredError, ResultError, decisions, read_results, task_of
 from benchmarks.runner import Job, data_module, predictions_of, quiet_lightning, scores
 from benchmarks.spec import RunSpec, SuiteError
 from benchmarks.tables import pipe_table
@@ -248,7 +248,7 @@ def read_robustness(out: Path | str) -> pd.DataFrame:
         Missing-in-training rows are those of `IN_TRAINING`. Of runs that differ only in their code the newest counts.
 
     Raises:
-        ResultError: If nothing is stored.
+        NothingStoredError: If nothing is.
     """
     newest: dict[tuple[Any, ...], tuple[str, list[dict[str, Any]]]] = {}
     for name, spec, result in read_results(Path(out)):
@@ -276,7 +276,9 @@ def read_robustness(out: Path | str) -> pd.DataFrame:
         newest[identity] = max(newest.get(identity, ("", [])), (result["finished"], rows), key=lambda pair: pair[0])
     frame = pd.DataFrame([row for _, rows in newest.values() for row in rows])
     if frame.empty or CLEAN not in set(frame["corruption"]):
-        raise ResultError(f"{out} holds no robustness results; 'fusion-zoo robustness' with the arguments of the bench makes them")
+        raise NothingStoredError(
+            f"{out} holds no robustness results; 'fusion-zoo robustness' with the arguments of the bench makes them"
+        )
     frame["score"] = [row[row["headline"]] for _, row in frame.iterrows()]
     # A variant's name is a label: rows are told apart by their options, and the newest label counts.
     named = frame.sort_values("finished", kind="stable").groupby(["condition", "method", "options"])["variant"]
@@ -347,25 +349,31 @@ def to_markdown(summary: pd.DataFrame) -> str:
         for name, rows in condition.groupby("corruption", sort=False):
             kind, headline = (CORRUPTIONS | IN_TRAINING)[str(name)], TITLES[rows["headline"].iloc[0]]
             parts.append(f"{kind.title}: {headline} (%)" + (f" by {kind.axis}" if len(kind.degrees) > 1 else ""))
-            parts.append(pipe_table(_columns(kind, rows)))
+            parts.append(pipe_table(columns(kind, rows)))
         notes = absent_notes(json.loads(condition["condition"].iloc[0])["absent"])
-        parts.append("\n".join(f"- {line}" for line in [*notes, *_captions(condition)]))
+        parts.append("\n".join(f"- {line}" for line in [*notes, *captions(condition)]))
     return "\n\n".join(parts) + "\n"
 
 
-def _columns(kind: Corruption, rows: pd.DataFrame) -> dict[str, list[str]]:
+def columns(kind: Corruption, rows: pd.DataFrame) -> dict[str, list[str]]:
+    """A table of methods by degrees, the best area, or score, first.
+
+    Args:
+        kind: The corruption.
+        rows: Of `summarise`, of one condition and corruption.
+    """
     ordered = rows.sort_values(["area_mean", "score_mean"], ascending=False, kind="stable")
     names = ordered.drop_duplicates(["method", "options"])
-    columns = {"method": names["method"].tolist(), "variant": names["variant"].tolist(), "runs": [str(n) for n in names["runs"]]}
-    columns["clean"] = percentages(names, "clean")
+    cells = {"method": names["method"].tolist(), "variant": names["variant"].tolist(), "runs": [str(n) for n in names["runs"]]}
+    cells["clean"] = percentages(names, "clean")
     for degree in sorted(set(rows["degree"]), reverse=kind.clean is None or kind.clean > 0):
         at = names[["method", "options"]].merge(rows[rows["degree"] == degree], "left")
         pairs = zip(percentages(at, "score"), at["drop"], strict=True)
-        columns[_degree(kind, degree)] = [score if pd.isna(drop) else f"{score} ({0.0 - 100 * drop:+.1f})" for score, drop in pairs]
+        cells[_degree(kind, degree)] = [score if pd.isna(drop) else f"{score} ({0.0 - 100 * drop:+.1f})" for score, drop in pairs]
     if rows["area_mean"].notna().any():
-        columns["area"] = percentages(names, "area")
-        columns["retained"] = ["–" if np.isnan(r) else f"{100 * r:.1f}" for r in names["retained"]]
-    return columns
+        cells["area"] = percentages(names, "area")
+        cells["retained"] = ["–" if np.isnan(r) else f"{100 * r:.1f}" for r in names["retained"]]
+    return cells
 
 
 def _degree(kind: Corruption, degree: float) -> str:
@@ -376,7 +384,7 @@ def _degree(kind: Corruption, degree: float) -> str:
     return kind.axis if len(kind.degrees) == 1 else f"{100 * degree:g} %"
 
 
-def _captions(rows: pd.DataFrame) -> list[str]:
+def captions(rows: pd.DataFrame) -> list[str]:
     """What a reader of the tables must know."""
     lines = [
         "mean ± sample standard deviation over runs; in brackets the change from the clean test split in points",

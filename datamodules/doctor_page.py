@@ -1,11 +1,6 @@
 """The doctor's report as a page: for the terminal by rich, and as one HTML file that needs nothing else."""
 
-import re
-from importlib.resources import files
-from io import StringIO
-
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from rich import box
 from rich.console import Console
@@ -14,6 +9,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from datamodules.doctor import SPLITS, Plot, Report, Table
+from datamodules.page import inline_svg, render
 
 SHOWN = 20
 """Rows and problems of one table that the terminal shows."""
@@ -77,10 +73,8 @@ def _print_rest(count: int, what: str, console: Console) -> None:
 
 def html_page(report: Report) -> str:
     """A report as one HTML file: no scripts, no requests, light and dark, the same for the same report."""
-    source = files("datamodules").joinpath("doctor.html").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    figures = {plot.caption: Markup(_svg(plot)) for section in report.sections for plot in section.plots}  # noqa: S704 - our own
-    return environment.from_string(source).render(report=report, figures=figures, folded=FOLDED)
+    figures = {plot.caption: _svg(plot) for section in report.sections for plot in section.plots}
+    return render("datamodules", "doctor.html", report=report, figures=figures, folded=FOLDED)
 
 
 def describe(plot: Plot) -> str:
@@ -93,14 +87,14 @@ def describe(plot: Plot) -> str:
     return f"{plot.caption}. {'; '.join(parts)}."
 
 
-def _svg(plot: Plot) -> str:
+def _svg(plot: Plot) -> Markup:
     """A histogram, one line per split, each as part of its split's clips, in colours and fonts of the page."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
     edges = _edges(plot)
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": plot.caption, "font.size": 10}):
+    with mpl.rc_context({"font.size": 10}):
         figure = Figure(figsize=(5, 2.6), layout="constrained")
         axes = figure.subplots()
         for (name, values), style in zip(plot.values.items(), ("-", "--", ":", "-."), strict=False):
@@ -120,19 +114,9 @@ def _svg(plot: Plot) -> str:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["bottom", "left"]].set_color(_INK)
         axes.legend(frameon=False, labelcolor=_INK)
-        file = StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    text = file.getvalue()
-    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups()  # type: ignore[union-attr]
-    inner = text[text.index(">", text.index("<svg")) + 1 :]
-    inner = re.sub(r"<metadata>.*?</metadata>", "", inner, flags=re.DOTALL)
-    prefix = plot.caption.partition(" ")[0].lower()  # ids must differ within the page
-    inner = re.sub(r'\bid="', f'id="{prefix}-', inner)
-    inner = re.sub(r'(?:xlink:)?href="#', f'href="#{prefix}-', inner).replace("url(#", f"url(#{prefix}-")
-    for number, colour in enumerate(_COLOURS.values()):
-        inner = inner.replace(colour, f"var(--split{number})")
-    inner = inner.replace(_INK, "currentColor")
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{Markup.escape(describe(plot))}">{inner}'
+    # The first word of the caption, because ids must differ within the page.
+    colours = {colour: f"var(--split{number})" for number, colour in enumerate(_COLOURS.values())} | {_INK: "currentColor"}
+    return inline_svg(figure, plot.caption.partition(" ")[0].lower(), describe(plot), colours)
 
 
 def _edges(plot: Plot) -> np.ndarray:
