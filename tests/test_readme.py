@@ -22,7 +22,7 @@ PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 def test_the_commands_for_ones_own_data(manifest: Path, tmp_path: Path, tiny_bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     fast = f'--set training.max_epochs=1 --audio "mfcc(n=8)" --text "hidden_states(checkpoint={tiny_bert!r})"'
-    commands = ["doctor", "bench", "bench", "leaderboard", "ablate", "interactions", "robustness"]
+    commands = ["doctor", "bench", "bench", "leaderboard", "ablate", "report", "interactions", "robustness"]
     assert [command.split()[1] for command in COMMANDS] == commands
     for command in COMMANDS:
         full = command.replace("my.csv", str(manifest)) + (

@@ -240,7 +240,7 @@ def test_a_multilabel_table_stands_beside_the_others_with_its_own_columns(tmp_pa
     assert row[["uar_mean", "uar_std", "recall_a"]].isna().all()
     multilabel, multiclass = board.to_markdown().split("**toy 1")
     negative = next(line.replace(" ", "") for line in multilabel.splitlines() if "all negative" in line)
-    assert negative.startswith("|allnegative|–|55.0|50.0|–|")  # the mean over folds, and no ROC-AUC as none is known
+    assert negative.startswith("|allnegative|–|55.0|–|–|50.0|–|")  # the mean over folds, and no ROC-AUC as none is known
     assert "UAR" not in multilabel
     assert "mean weighted accuracy" not in multiclass
     assert "all negative" not in multiclass
