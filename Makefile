@@ -10,7 +10,7 @@ demo: $(INSTALLED)
 	$(BIN)/fusion-zoo bench benchmarks/suites/demo.yaml --jobs 2 --threads 1 --out runs/demo
 
 test: lint
-	$(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
