@@ -573,7 +573,7 @@ def leaderboard(
             from benchmarks.plots import critical_difference_figure
 
             if board.ranking is None:
-                raise ResultError("no diagram: ranks need statistics, three rows, and two tables or two folds that all rows have")
+                raise ResultError("no diagram: ranks need statistics, three rows, and two corpora or two folds that all rows have")
             critical_difference_figure(board.ranking).savefig(_picture(diagram, "--diagram"))
     sys.stdout.write({"md": board.to_markdown, "csv": board.to_csv, "tex": board.to_latex}[output](published))
 

@@ -21,7 +21,6 @@ import torch
 from benchmarks import results
 from benchmarks.runner import Job, Outcome, expand, run
 from benchmarks.spec import Execution, ExecutionError, RunSpec, Suite
-from datamodules.features import Feature
 from datamodules.store import FeatureStore
 from datamodules.workers import set_threads, worker_pools
 
@@ -252,14 +251,15 @@ def _on_ray(jobs: dict[int, Job], out: Path, execution: Execution, done: Done) -
         if ray.cluster_resources().get("GPU", 0):
             gpus = float(execution.devices) if execution.devices > 1 else 1 / max(execution.per_gpu, 1)
         # max_retries counts lost processes and nodes, not errors of the run, which `run` records.
-        remote = ray.remote(num_cpus=max(execution.threads, 1), num_gpus=gpus, max_retries=3)(_run_on_ray)
+        remote = ray.remote(num_cpus=max(execution.threads, 1) * execution.devices, num_gpus=gpus, max_retries=3)(_run_on_ray)
         # The data go to the cluster once, not with every run.
         shared = {(id(job.utterances), id(job.plan)): (job.utterances, job.plan) for job in jobs.values()}
         stored = {key: ray.put(data) for key, data in shared.items()}
 
         def submit(job: Job, patience: float) -> "Future[Outcome | None]":
             data = stored[id(job.utterances), id(job.plan)]
-            future: Future[Outcome | None] = remote.remote(job.spec, data, job.audio, job.text, out, execution, patience).future()
+            rest = {name: part for name, part in job._asdict().items() if name not in {"utterances", "plan"}}
+            future: Future[Outcome | None] = remote.remote(rest, data, out, execution, patience).future()
             return future
 
         def is_lost(error: BaseException | None) -> bool:
@@ -274,8 +274,7 @@ def _on_ray(jobs: dict[int, Job], out: Path, execution: Execution, done: Done) -
             ray.shutdown()
 
 
-def _run_on_ray(
-    spec: RunSpec, data: tuple[Any, Any], audio: Feature, text: Feature, out: Path, execution: Execution, patience: float
-) -> Outcome | None:
+def _run_on_ray(rest: dict[str, Any], data: tuple[Any, Any], out: Path, execution: Execution, patience: float) -> Outcome | None:
+    """Run a job that came in two parts: ``data``, its utterances and plan, and the ``rest``."""
     set_threads(execution.threads)
-    return run(Job(spec, *data, audio, text), out, execution, patience)
+    return run(Job(utterances=data[0], plan=data[1], **rest), out, execution, patience)

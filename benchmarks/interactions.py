@@ -43,7 +43,7 @@ from benchmarks.robustness import FOLDER
 from benchmarks.runner import scores
 from benchmarks.tables import pipe_table
 from datamodules.batch import Task
-from zoo import get_method
+from zoo import get_method, list_methods
 
 REGIONS = ("both", "audio", "text", "neither")
 _VALUES = [f"{part}_{region}" for region in REGIONS for part in ("share", "right")] + [
@@ -137,6 +137,8 @@ def read_interactions(out: Path | str) -> pd.DataFrame:
     out = Path(out)
     runs: dict[tuple[Any, ...], dict[str, Any]] = {}
     for name, spec, result in read_results(out):
+        if spec["method"] not in list_methods():
+            continue  # of another version: what it reads isn't known
         run = {key: spec[key] for key in (*KEYS, "fold", "seed", "classes")} | {
             "condition": condition_of(spec),
             "options": row_options(spec),

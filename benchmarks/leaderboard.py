@@ -267,14 +267,19 @@ def _compare(frame: pd.DataFrame, out: Path, captions: dict[int, list[str]], ref
 
 
 def _rank(table: pd.DataFrame, frame: pd.DataFrame) -> stats.Ranking | None:
-    """Ranks over the conditions that share rows, or over the folds of a single condition."""
+    """Ranks over the corpora that share rows, or over the folds of a single condition; tables of one corpus aren't blocks."""
     names = row_names(table)
-    if table["condition"].nunique() > 1:
+    if table["corpus"].nunique() > 1:
         scores = pd.DataFrame(
             {"block": table["condition"], "row": names, "score": [r[f"{r['headline']}_mean"] for _, r in table.iterrows()]}
         )
         scores = scores.pivot_table(index="block", columns="row", values="score", sort=False).dropna(axis=1)
-        blocks, caveat = "tables (corpus, protocol and features)", "tables of one corpus aren't independent"
+        # A corpus with several tables counts once, by the mean of its ranks.
+        corpora = table.groupby("condition")["corpus"].first()
+        scores = -scores.rank(axis=1, ascending=False).groupby(corpora.reindex(scores.index)).mean()
+        blocks, caveat = "corpora", "their mean ranks where a corpus has several tables"
+    elif table["condition"].nunique() > 1:
+        return None
     else:
         runs = frame.assign(row=names[frame["_row"]].to_numpy(), score=[r[r["headline"]] for _, r in frame.iterrows()])
         scores = runs.pivot_table(index="fold", columns="row", values="score", sort=False).dropna(axis=1)

@@ -64,7 +64,7 @@ def pareto_optimal(scores: npt.ArrayLike, costs: npt.ArrayLike) -> npt.NDArray[n
 
 
 def pareto_figure(
-    table: pd.DataFrame, captions: Mapping[int, Sequence[str]], cost: str = "flops_per_utterance", metric: str = "uar"
+    table: pd.DataFrame, captions: Mapping[int, Sequence[str]], cost: str = "flops_per_utterance", metric: str | None = None
 ) -> Figure:
     """Score against cost, a panel per condition: what is Pareto-optimal is named in blue and joined, the rest is grey.
 
@@ -72,7 +72,7 @@ def pareto_figure(
         table: `benchmarks.leaderboard.Leaderboard.table`.
         captions: `benchmarks.leaderboard.Leaderboard.captions`.
         cost: One of `benchmarks.results.COSTS`; of throughputs more is better, of the others less.
-        metric: One of `benchmarks.results.METRICS`.
+        metric: A score; None for the one that ranks each condition.
 
     Raises:
         UnknownNameError: If there is no such cost.
@@ -90,7 +90,7 @@ def pareto_figure(
     panels = figure.subplots(len(conditions), 1, squeeze=False)[:, 0]
     for axes, (condition, rows) in zip(panels, conditions, strict=True):
         axes.set_title(captions[int(str(condition))][0], fontsize=10)
-        _pareto_panel(axes, rows, cost, metric)
+        _pareto_panel(axes, rows, cost, metric or rows["headline"].iloc[0])
     legend = {name: handle for axes in panels for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=len(legend), frameon=False)
     figure.draw_without_rendering()  # labels are placed where the layout has put the points

@@ -180,7 +180,7 @@ def reproduce(
     folder, out = Path(folder), Path(out)
     result = read_result(folder)
     spec = result["spec"]
-    if "suite" not in result:
+    if not result.get("suite"):
         raise ResultError(f"{folder} was made by a version that didn't keep where its data came from; run its suite again")
     if out.resolve() == folder.resolve().parent:
         raise ResultError(f"{out} holds the original; name another folder with --out")
@@ -196,7 +196,8 @@ def reproduce(
     set_threads(result["environment"]["threads"] if threads is None else threads)
     job = next((job for job in expand(suite, spec["precision"]) if job.spec.fold == spec["fold"]), None)
     now = {} if job is None else json.loads(job.spec.model_dump_json())
-    others = [key for key in ("protocol", "classes", "audio", "text", "data") if now.get(key) != spec[key]]
+    decisive = ("method", "options", "seed", "protocol", "classes", "audio", "text", "data")
+    others = [key for key in decisive if now.get(key) != spec[key]]
     if job is None or others:
         told = "; ".join(f"{key} was {spec[key]}, is {now.get(key)}" for key in others)
         raise ResultError(
@@ -347,12 +348,19 @@ def _newest(out: Path) -> dict[str, _Run]:
 def _key(spec: dict[str, Any], without: tuple[str, ...] = ()) -> str:
     """What tells runs apart: the spec without its code, and without the corpus's name, since the data have a digest.
 
-    A key that older results lack is None where it says nothing.
+    What older results lack doesn't count where it says nothing.
     """
+    left_out = {"code", "variant", "corpus", *without}
     return json.dumps(
-        {key: value for key, value in spec.items() if value is not None and key not in {"code", "variant", "corpus", *without}},
-        sort_keys=True,
+        {key: value for key, value in spec.items() if key not in left_out and not _says_nothing(key, value)}, sort_keys=True
     )
+
+
+def _says_nothing(key: str, value: Any) -> bool:  # noqa: ANN401
+    """Whether a part of a spec is what it was before it could be named."""
+    if key.endswith("_encoder"):
+        return bool(value["trainable"] == "none")
+    return value is None or (key == "absent" and not any(value.values()))
 
 
 def _name(spec: dict[str, Any], single: bool = False) -> str:

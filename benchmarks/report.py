@@ -490,7 +490,7 @@ def _corpus(result: Json, ids: Sequence[str], texts: bool, wanted: Iterable[int]
     from benchmarks.spec import Suite
     from datamodules.corpora import open_corpus
 
-    if "suite" not in result:
+    if not result.get("suite"):
         raise ResultError(
             f"{out} doesn't say where its corpus was: an older version made it; run its suite again, or go without --texts and "
             "--audio"

@@ -21,13 +21,21 @@ from typing import Any, NamedTuple
 import lightning as L
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from benchmarks.leaderboard import KEYS, TITLES, absent_notes, condition_of, percentages, row_options
 from benchmarks.plots import degree_figure
-from benchmarks.results import METRICS, MULTILABEL_METRICS, NothingStoredError, ResultError, decisions, read_results, task_of
+from benchmarks.results import (
+    METRICS,
+    MULTILABEL_METRICS,
+    NothingStoredError,
+    ResultError,
+    decisions,
+    read_results,
+    run_lock,
+    task_of,
+)
 from benchmarks.runner import Job, data_module, predictions_of, quiet_lightning, scores
 from benchmarks.spec import RunSpec, SuiteError
 from benchmarks.tables import pipe_table
@@ -166,11 +174,10 @@ def _evaluate(run: Run, inputs: dict[Condition, Utterances], workers: int) -> It
     if not inputs:
         return
     quiet_lightning()
-    spec, locks = run.job.spec, run.folder.parent / ".locks"
+    spec = run.job.spec
     with _writing(run):
         run.file((CLEAN, 0.0)).parent.mkdir(exist_ok=True)
-        locks.mkdir(exist_ok=True)
-    with FileLock(locks / run.folder.name):  # the lock of the run itself: nobody else writes into its folder meanwhile
+    with run_lock(run.folder.parent, run.folder.name, -1.0):  # nobody else writes into its folder meanwhile
         model = _load(run)
         for condition, utterances in inputs.items():
             file = run.file(condition)

@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 
-LEFT = frozenset({"method", "variant", "by", "source", "trust", "note", "why not comparable", "metric", "reported as"})
+LEFT = frozenset({"method", "variant", "by", "source", "trust", "note", "why not comparable", "metric"})
 """Titles of columns of words; the others hold numbers and stand to the right."""
 LONG = frozenset({"source", "note", "why not comparable"})
 """Those whose cells are sentences, which LaTeX breaks into lines."""

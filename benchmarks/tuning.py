@@ -14,6 +14,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,6 +42,8 @@ _DEATHS = 3
 """After so many processes died at a trial, it has failed; one or two may have been ended by somebody."""
 _ERROR = "error"
 """Under this name a failed trial keeps its error. One without was cut short, and isn't counted."""
+_STOPPED = "stopped"
+"""Of a trial that its user or a full disk ended, which says nothing about the method."""
 
 
 class Finding(NamedTuple):
@@ -238,7 +241,7 @@ def _try(study: "Study", number: int, job: Job, suite: Suite, out: Path, executi
             study.tell(old.number, state=TrialState.FAIL)
         elif old.state != TrialState.FAIL or _ERROR in old.user_attrs:
             break
-        died += 1
+        died += _STOPPED not in old.user_attrs
     trial = study.ask()
     point = _draw(study, trial, number, job, suite)
     changed = _changed(job, point)
@@ -254,7 +257,9 @@ def _try(study: "Study", number: int, job: Job, suite: Suite, out: Path, executi
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
         return "pruned"
-    except OSError:  # a full disk is no fault of the method's
+    except (KeyboardInterrupt, OSError):  # a user's will or a full disk is no fault of the method's
+        with suppress(OSError):
+            trial.set_user_attr(_STOPPED, True)
         raise
     except Exception as error:  # noqa: BLE001 - whatever a method raises is recorded and told; the other trials go on
         trial.set_user_attr(_ERROR, f"{type(error).__name__}: {error}")

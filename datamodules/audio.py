@@ -79,7 +79,11 @@ def _open(path: Path) -> soundfile.SoundFile:
                 raise AudioError("it is a pointer of Git LFS, not the sound", "run 'git lfs pull'") from error
         raise AudioError(f"audio can't be decoded ({error.error_string.rstrip('.')})", "convert it to WAV or FLAC") from error
     if chunk is not None:
-        _check_size(file, *chunk)
+        try:
+            _check_size(file, *chunk)
+        except AudioError:
+            file.close()  # an error that is kept would keep the file open, and there are only so many
+            raise
     return file
 
 

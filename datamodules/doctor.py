@@ -20,8 +20,13 @@ from datamodules.corpora import Corpus
 from datamodules.fingerprint import RATE, Fingerprint, Pair, Words, find_copies, fingerprint, near_duplicates
 from datamodules.leaks import COLUMNS, Leak, Splits, find_leaks
 from datamodules.problems import Problem
-from datamodules.protocols import LeakError, Plan, ProtocolError, apply_protocol, list_protocols
+from datamodules.protocols import FOR_ANY, LeakError, Plan, ProtocolError, apply_protocol, list_protocols
 from datamodules.store import FeatureStore, FileDigests
+
+MOST_FOLDS = 50
+"""With more speakers, leaving each out once is only tried if it is asked for."""
+
+MOST_THREADS = 8
 
 LONG, SHORT = 30.0, 0.3
 """Seconds beyond which a clip is named as unusual."""
@@ -160,7 +165,7 @@ def examine(
         _worth_a_look(table, usable, heard),
         _duplicates(usable, prints.keys, copies),
         _leaks(usable, protocol, applied, prints.keys),
-        _protocols(corpus, usable, allow_speaker_overlap, prints.keys),
+        _protocols(corpus, usable, protocol, allow_speaker_overlap, prints.keys),
         Section("Licence and citation", (f"Licence: {corpus.licence}.", f"Cite: {corpus.citation}.", f"Source: {corpus.source}.")),
     )
     return Report(f"{corpus.name} {corpus.version}", corpus.index_file, to_mend, sections)
@@ -215,7 +220,7 @@ def _listen_to_all(
     clips = list(_clips(table))
     distinct = [clip for clip in dict.fromkeys(clips) if clip is not None]
     digests = FileDigests(store.root / "digests.tsv")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:  # each holds a whole clip
         try:
             results = pool.map(lambda clip: _listen(clip, digests), distinct)
             shown = track(results, "decoding", len(distinct), console=Console(stderr=True), transient=True)
@@ -428,11 +433,14 @@ def _shared(leaks: Sequence[Leak], refused: Sequence[Leak] | None) -> Iterator[T
         yield Table(caption, heads, tuple(rows), frozenset(marked))
 
 
-def _protocols(corpus: Corpus, usable: pd.DataFrame, allow: bool, keys: npt.NDArray[np.bytes_]) -> Section:
+def _protocols(corpus: Corpus, usable: pd.DataFrame, asked: str, allow: bool, keys: npt.NDArray[np.bytes_]) -> Section:
     """Which protocols the corpus allows, and why not the others."""
     rows: list[tuple[Cell, ...]] = []
     for name in list_protocols(corpus.name):
-        if name != "auto":
+        speakers = usable["speaker"].nunique()
+        if name == FOR_ANY.name and name != asked and speakers > MOST_FOLDS:
+            rows.append((name, "not tried", f"{speakers:,} folds; ask for it with --protocol"))
+        elif name != "auto":
             applied = _apply(corpus, usable, name, allow, keys)
             folds = _number(len(applied.folds), "fold", "folds") if isinstance(applied, Plan) else ""
             rows.append((name, *(("yes", folds) if isinstance(applied, Plan) else ("no", str(applied)))))

@@ -184,6 +184,8 @@ class Protocol:
             raise ValueError(f"{self.name}: splits can't share {', '.join(sorted(unknown))}; known: {', '.join(COLUMNS)}")
 
 
+_COPIES = {"clips": ALL_PAIRS, "near-duplicate clips": ALL_PAIRS}
+
 # IEMOCAP. Sessions are dyads, so splits by session share no speaker.
 
 _FOUR = ("ang", "hap", "neu", "sad")
@@ -218,8 +220,9 @@ _IEMOCAP = (
         _IEMOCAP4_LOSO,
         name="iemocap4-random90@1",
         folds=splits.random_utterances(test=0.1, val=0.1, per_class=False),
-        shares={"speakers": ALL_PAIRS, "dialogues": ALL_PAIRS, "sentences": ALL_PAIRS, "scripts": ALL_PAIRS},
-        context=False,  # a dialogue's turns are in all splits
+        # A dialogue's turns, which overlap in time, are in all splits.
+        shares={"speakers": ALL_PAIRS, "dialogues": ALL_PAIRS, "sentences": ALL_PAIRS, "scripts": ALL_PAIRS, **_COPIES},
+        context=False,
         caveats=("utterances are split at random as by Khan et al.: speakers overlap, and so do dialogues and scripts",),
     ),
     replace(
@@ -262,7 +265,6 @@ _IEMOCAP = (
 
 # MELD. Six friends speak in all three official splits.
 
-_COPIES = {"clips": ALL_PAIRS, "near-duplicate clips": ALL_PAIRS}
 _MELD7 = Protocol(
     name="meld7@1",
     corpus="meld",
@@ -352,7 +354,7 @@ FOR_ANY = Protocol(
     name="loso-speaker@1",
     corpus="",
     folds=splits.leave_one_speaker_out,
-    shares={"dialogues": ALL_PAIRS, "sentences": ALL_PAIRS, "scripts": ALL_PAIRS},
+    shares={"dialogues": ALL_PAIRS, "sentences": ALL_PAIRS, "scripts": ALL_PAIRS, **_COPIES},
 )
 """Leave one speaker out, with all labels of the corpus."""
 
@@ -486,6 +488,11 @@ def _by_table(table: pd.DataFrame, protocol: str, allow_speaker_overlap: bool, a
     name = protocol.removesuffix("@1")
     if name == "auto":
         name = _first_possible(table, allow_speaker_overlap)
+    unlabelled = int(table["label"].isna().sum())
+    if unlabelled:
+        raise ProtocolError(
+            f"{protocol}: {unlabelled} of {len(table)} utterances have no label; label them, or take a protocol of the corpus's own"
+        )
     cross_validation = re.fullmatch(r"(speaker|overlap)-(\d+)fold", name)
     if name in {"split", "split-overlap"}:
         folds, caveats = splits.own_split(table, allow_speaker_overlap)

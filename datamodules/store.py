@@ -229,10 +229,10 @@ class FeatureStore:
         wanted = np.setdiff1d(keys, [b""])
         if len(np.setdiff1d(wanted, _verified(folder, feature, wanted)["key"])):
             with _writer(folder, feature), _files(folder) as (data, index):
-                missing = np.setdiff1d(wanted, _verified(folder, feature, wanted)["key"])
+                missing = set(np.setdiff1d(wanted, _verified(folder, feature, wanted)["key"]).tolist())
                 for key, position in zip(*np.unique(keys, return_index=True), strict=True):
                     array = arrays[position]
-                    if key in missing and array is not None:
+                    if bytes(key) in missing and array is not None:
                         _append(data, index, key, array, feature)
         return self.get(feature, inputs)
 
@@ -290,6 +290,8 @@ class KeysOnly(FeatureStore):
         Raises:
             UnreadableInputsError: For files that aren't there. Whether audio decodes, only an extraction finds out.
         """
+        if isinstance(feature, SideBySide):
+            return self._get_parts(feature, inputs)
         folder = self.root / f"{feature.name}-{feature.key}"
         keys, failures = self._keys(inputs)
         if failures:

@@ -172,7 +172,7 @@ class HBAF(FusionModule):
             if value not in allowed:
                 raise ValueError(f"hbaf: {option} is {value!r}; it must be one of {', '.join(map(repr, allowed))}")
         relations = 3 * comet_dim if commonsense == "comet" else 0
-        if not 0 <= relations < text_dim or comet_dim < 1:
+        if commonsense == "comet" and not 0 < relations < text_dim:
             raise ValueError(
                 f"hbaf: a text feature of width {text_dim} can't end in three relations of width comet_dim={comet_dim}; name one "
                 "such as hidden_states(...) + comet(...), and as comet_dim the width of the COMET checkpoint"

@@ -113,7 +113,7 @@ class Mosei(Corpus):
         """Video -> split, from the SDK's lists; empty, with a problem, if they aren't there."""
         if not any(path.name == FOLDS_FILE for path in paths):
             what = f"{FOLDS_FILE} is missing, so no utterance has a split"
-            remedy = f"put {FOLDS_SOURCE} into this folder, or pass --skip-bad to go on without splits"
+            remedy = f"put {FOLDS_SOURCE} into this folder; without it no protocol can be applied"
             problems.append(Problem(self.root, None, what, remedy, partial=True))
             return {}
         path = self._only(paths, FOLDS_FILE)

@@ -291,18 +291,31 @@ def test_a_headline_without_statistics_is_said_not_guessed(tmp_path: Path) -> No
     assert "95 % interval" not in text
 
 
-def test_ranks_over_tables_and_over_folds(tmp_path: Path) -> None:
+def test_ranks_over_corpora_and_over_folds(tmp_path: Path) -> None:
     shares = {"first": 0.9, "second": 0.7, "third": 0.5}
     for name, share in shares.items():
         for fold in range(4):
             write_run(tmp_path / "folds", name, fold, share + 0.01 * fold, fold=fold)
         for corpus in ("toy 1", "other 1"):
             write_run(tmp_path / "corpora", name, 0, share, corpus=corpus)
-    for folder, blocks in (("folds", "4 folds"), ("corpora", "2 tables")):
+    for folder, blocks in (("folds", "4 folds"), ("corpora", "2 corpora")):
         board = read_leaderboard(tmp_path / folder)
         assert board.ranking is not None
         assert board.ranking.ranks.to_dict() == {"first": 1, "second": 2, "third": 3}
         assert f"mean ranks of 3 rows over {blocks}" in board.to_markdown()
+
+
+def test_tables_of_one_corpus_are_one_block(tmp_path: Path) -> None:
+    for name, share in {"first": 0.9, "second": 0.7, "third": 0.5}.items():
+        for data in ("abc", "def"):
+            write_run(tmp_path, name, 0, share, data=data)
+    assert read_leaderboard(tmp_path).ranking is None
+    for name, share in {"first": 0.5, "second": 0.7, "third": 0.9}.items():
+        write_run(tmp_path, name, 0, share, corpus="other 1")
+    ranking = read_leaderboard(tmp_path).ranking
+    assert ranking is not None
+    assert ranking.ranks.to_dict() == {"first": 2, "second": 2, "third": 2}
+    assert "over 2 corpora" in ranking.note
 
 
 def test_latex_has_the_best_bold_ties_marked_and_names_escaped(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def table() -> pd.DataFrame:
             "method": [f"method_{number}" for number in range(14)] + ["method_13", "alone"],
             "variant": ["default"] * 14 + ["hidden=64", "default"],
             "condition": [0] * 15 + [1],
+            "headline": "uar",
             "uar_mean": scores,
             "uar_std": random.uniform(0, 0.03, 16),
             "flops_per_utterance": flops,
@@ -50,6 +51,15 @@ def table() -> pd.DataFrame:
 
 
 CAPTIONS = {0: ["demo 1"], 1: ["other 1"]}
+
+
+def test_each_table_is_drawn_by_the_metric_that_ranks_it(table: pd.DataFrame) -> None:
+    table["mean_weighted_accuracy_mean"], table["mean_weighted_accuracy_std"] = 0.5, 0.0
+    table.loc[table["condition"] == 1, ["headline", "uar_mean"]] = ["mean_weighted_accuracy", np.nan]
+    first, second = pareto_figure(table, CAPTIONS).axes
+    assert first.get_ylabel().startswith("UAR")
+    assert second.get_ylabel().startswith("mean weighted accuracy")
+    assert second.get_lines()[0].get_ydata().tolist() == [50.0]
 
 
 def test_labels_hide_no_point_and_no_other_label(table: pd.DataFrame, tmp_path: Path) -> None:
