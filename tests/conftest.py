@@ -2,12 +2,16 @@
 
 import csv
 import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell sets it that starts the tests in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test asks the hub, on whatever machine
 

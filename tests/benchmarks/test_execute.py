@@ -258,13 +258,10 @@ def press_ctrl_c(traced: Traced, manifest: Path, out: Path, *options: str) -> No
         wait_until(lambda: list(out.glob("[!.]*/result.json")) and len(traced.count("start")) > len(traced.count("end")))
         os.kill(os.getpid(), signal.SIGINT)
 
-    # A shell that starts the tests in the background has them ignore Ctrl-C.
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     Thread(target=interrupt, daemon=True).start()
     command = ["bench", "--corpus", str(manifest), "--methods", "traced", "--seeds", "8", "--set", "training.max_epochs=2"]
     command += ["--audio", traced.suite.audio, "--text", traced.suite.text, "--out", str(out), "--threads", "1", *options]
     result = CliRunner().invoke(app, command)
-    signal.signal(signal.SIGINT, handler)
     assert result.exit_code == 130, result.output
     assert "fusion-zoo: interrupted; finished runs are kept" in result.stderr
     assert "Traceback" not in result.output

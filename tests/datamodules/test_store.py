@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 import soundfile
-from toy_feature import Toy, clips, read_in_turn
+from toy_feature import Deadly, Endless, Toy, clips, read_in_turn
 
 from datamodules import store
 from datamodules.audio import Clip
@@ -444,43 +443,9 @@ def test_several_processes_give_the_same_bytes(tmp_path: Path, sounds: Path) -> 
     assert len(one) == 2 * 8 * stores[1].get(feature, clips(sounds)).lengths.sum()
 
 
-@dataclass(frozen=True)
-class Deadly(Toy):
-    """Kills whatever process computes it."""
-
-    name = "deadly"
-    processes = True
-
-    def extract(self, inputs: Sequence[Any]) -> list[np.ndarray]:
-        os.kill(os.getpid(), signal.SIGKILL)
-        return []
-
-
 def test_a_killed_process_is_an_error_with_a_remedy(tmp_path: Path, sounds: Path) -> None:
     with pytest.raises(StoreError, match=r"a process that computed features was killed.*fewer processes"):
         FeatureStore(tmp_path, processes=2).get(Deadly(), clips(sounds))
-
-
-@dataclass(frozen=True)
-class Endless(Toy):
-    """The first chunk fails, or presses Ctrl-C as a terminal does; all others would take a minute."""
-
-    name = "endless"
-    processes = True
-    flag: str = ""
-    interrupts: bool = False
-
-    def extract(self, inputs: Sequence[Any]) -> list[np.ndarray]:
-        try:
-            Path(self.flag).touch(exist_ok=False)
-        except FileExistsError:
-            time.sleep(60)
-        if not self.interrupts:
-            raise ZeroDivisionError("a defect of the feature")
-        for process in (os.getpid(), os.getppid()):
-            os.kill(process, signal.SIGINT)
-        time.sleep(60)
-        return []
 
 
 @pytest.mark.parametrize(("interrupts", "error"), [(False, ZeroDivisionError), (True, KeyboardInterrupt)])

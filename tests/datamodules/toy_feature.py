@@ -55,6 +55,40 @@ class Toy(Feature):
         return [(array * self.factor + trace).astype(np.float32) for array in padded]
 
 
+@dataclass(frozen=True)
+class Deadly(Toy):
+    """Kills whatever process computes it."""
+
+    name = "deadly"
+    processes = True
+
+    def extract(self, inputs: Sequence[Any]) -> list[np.ndarray]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+
+@dataclass(frozen=True)
+class Endless(Toy):
+    """The first chunk fails, or presses Ctrl-C as a terminal does; all others would take a minute."""
+
+    name = "endless"
+    processes = True
+    flag: str = ""
+    interrupts: bool = False
+
+    def extract(self, inputs: Sequence[Any]) -> list[np.ndarray]:
+        try:
+            Path(self.flag).touch(exist_ok=False)
+        except FileExistsError:
+            time.sleep(60)
+        if not self.interrupts:
+            raise ZeroDivisionError("a defect of the feature")
+        for process in (os.getpid(), os.getppid()):
+            os.kill(process, signal.SIGINT)
+        time.sleep(60)
+        return []
+
+
 def clips(folder: Path) -> list[Clip]:
     """Every WAV file of ``folder`` as a clip, sorted by name."""
     return [Clip(path) for path in sorted(folder.glob("*.wav"))]
