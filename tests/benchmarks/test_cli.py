@@ -121,8 +121,12 @@ def test_mistakes_are_explained_in_a_line(
 def test_a_file_that_may_not_be_read_is_a_line(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the reader; permissions can't be tested as root."""
 
-    def refuse(path: Path, *_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied", str(path))
+    read = Path.open
+
+    def refuse(path: Path, *args: object, **options: object) -> object:
+        if path == manifest:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path, *args, **options)
 
     monkeypatch.setattr(Path, "open", refuse)
     result = run("doctor", manifest)
