@@ -66,7 +66,19 @@ class Format(StrEnum):
     tex = "tex"
 
 
+class PlainFormat(StrEnum):
+    """How to print a table that has no LaTeX form."""
+
+    md = "md"
+    csv = "csv"
+
+
 FormatOption = Annotated[Format, typer.Option("--format", help="md, csv or tex: a LaTeX document that compiles as it is.")]
+PlainFormatOption = Annotated[PlainFormat, typer.Option("--format", help="md or csv.")]
+StatisticsOption = Annotated[
+    bool | None,
+    typer.Option("--stats/--no-stats", help="Intervals, ties and ranks from stored predictions; by default up to 1,000 runs."),
+]
 
 
 def _execution(
@@ -285,11 +297,7 @@ def doctor(
         report = examine(open_corpus(corpus, root, encoding), protocol or "auto", allow_speaker_overlap)
     print_page(report, Console())
     if html is not None:
-        try:
-            html.write_text(html_page(report), encoding="utf-8")
-        except OSError as error:
-            typer.echo(f"fusion-zoo: the page can't be written to {html} ({error.strerror}); name another file", err=True)
-            raise typer.Exit(2) from None
+        _write_page(html, html_page(report))
     raise typer.Exit(0 if report.healthy else 1)
 
 
@@ -355,7 +363,7 @@ def robustness(
     corruptions: Annotated[str | None, typer.Option(help="Comma-separated names; all of them if not given.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that read features ahead.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.")] = 0,
-    output: FormatOption = Format.md,
+    output: PlainFormatOption = PlainFormat.md,
 ) -> None:
     """Score the finished runs of a suite under noise, wrong words and missing modalities; the arguments are those of bench.
 
@@ -395,14 +403,14 @@ def robustness(
 @app.command()
 def interactions(
     folder: Annotated[Path, typer.Argument(help="Folder of results that holds single-modality rows as well.")],
-    output: FormatOption = Format.md,
+    output: PlainFormatOption = PlainFormat.md,
 ) -> None:
     """Print what each fusion gets right of what audio alone, text alone, both or neither get right, and Shapley values."""
     with _plain_errors():
         from benchmarks.interactions import read_interactions, summarise, to_markdown
 
         summary = summarise(read_interactions(folder))
-    sys.stdout.write(to_markdown(summary) if output is Format.md else summary.to_csv(index=False, lineterminator="\n"))
+    sys.stdout.write(to_markdown(summary) if output is PlainFormat.md else summary.to_csv(index=False, lineterminator="\n"))
 
 
 @app.command()
@@ -550,10 +558,7 @@ def leaderboard(
     published: Annotated[
         bool, typer.Option("--published", help="Set what papers report under the same protocol beside it.")
     ] = False,
-    statistics: Annotated[
-        bool | None,
-        typer.Option("--stats/--no-stats", help="Intervals, ties and ranks from stored predictions; by default up to 1,000 runs."),
-    ] = None,
+    statistics: StatisticsOption = None,
     diagram: Annotated[
         Path | None, typer.Option(help="Also draw mean ranks with their critical difference: .svg, .pdf, .png.")
     ] = None,
@@ -594,22 +599,23 @@ def report(
     audio: Annotated[
         int, typer.Option(min=0, help="Put the clips of that many test utterances in, up to 3 MB; the licence holds as well.")
     ] = 0,
-    statistics: Annotated[
-        bool | None,
-        typer.Option("--stats/--no-stats", help="Intervals, ties and ranks from stored predictions; by default up to 1,000 runs."),
-    ] = None,
+    statistics: StatisticsOption = None,
 ) -> None:
     """Write one HTML page of a folder of results: tables, figures, every test utterance, and where each figure comes from."""
     with _plain_errors():
         from benchmarks.report import html_report, read_report
 
         page = html_report(read_report(folder, texts, audio, statistics))
-    try:
-        out.write_text(page, encoding="utf-8")
-    except OSError as error:
-        typer.echo(f"fusion-zoo: the page can't be written to {out} ({error.strerror}); name another file", err=True)
-        raise typer.Exit(2) from None
+    _write_page(out, page)
     typer.echo(f"{out}: {len(page.encode()) / 1e6:.1f} MB")
+
+
+def _write_page(file: Path, page: str) -> None:
+    try:
+        file.write_text(page, encoding="utf-8")
+    except OSError as error:
+        typer.echo(f"fusion-zoo: the page can't be written to {file} ({error.strerror}); name another file", err=True)
+        raise typer.Exit(2) from None
 
 
 ToleranceOption = Annotated[float, typer.Option(min=0.0, help="Probabilities that differ by no more are the same.")]
