@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from benchmarks.runner import Outcome
     from benchmarks.spec import Execution, Suite
 
@@ -160,7 +162,7 @@ def _takes(**groups: Callable[..., Any]) -> Callable[[Callable[..., None]], Call
 
 @contextmanager
 def _plain_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Show what a user can mend as a message; anything else is a bug and keeps its traceback.
+    """Show what a user can mend, and Ctrl-C, as a message; anything else is a bug and keeps its traceback.
 
     Args:
         kinds: Errors that a user can mend; none for all there are, which loads torch.
@@ -171,9 +173,15 @@ def _plain_errors(*kinds: type[Exception]) -> Iterator[None]:
     except expected as error:
         typer.echo(f"fusion-zoo: {error}", err=True)
         raise typer.Exit(2) from None
-    except PermissionError as error:
-        typer.echo(f"fusion-zoo: {error.filename}: {error.strerror}; check its permissions", err=True)
+    except OSError as error:
+        if error.filename is None:  # a closed pipe, say
+            raise
+        remedy = "its permissions" if isinstance(error, PermissionError) else "the path, and the space there"
+        typer.echo(f"fusion-zoo: {error.filename}: {error.strerror}; check {remedy}", err=True)
         raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("fusion-zoo: interrupted; what is finished is kept, and the same command goes on from there", err=True)
+        raise typer.Exit(130) from None
 
 
 def _all_kinds() -> tuple[type[Exception], ...]:
@@ -295,9 +303,9 @@ def doctor(
         from datamodules.doctor_page import html_page, print_page
 
         report = examine(open_corpus(corpus, root, encoding), protocol or "auto", allow_speaker_overlap)
-    print_page(report, Console())
-    if html is not None:
-        _write_page(html, html_page(report))
+        print_page(report, Console())
+        if html is not None:
+            html.write_text(html_page(report), encoding="utf-8")
     raise typer.Exit(0 if report.healthy else 1)
 
 
@@ -441,12 +449,8 @@ def tune(
 
         set_threads(threads)
         asked = load(suite, methods=methods)
-        try:
-            with _counter("trials") as report:
-                found = search(asked, out, trials, precision, Execution(workers=workers), report=report)
-        except KeyboardInterrupt:
-            typer.echo("fusion-zoo: interrupted; finished trials are kept, and the same command goes on from there", err=True)
-            raise typer.Exit(130) from None
+        with _counter("trials") as report:
+            found = search(asked, out, trials, precision, Execution(workers=workers), report=report)
     rows = found.findings
     columns = {
         "method": [row.method for row in rows],
@@ -466,14 +470,18 @@ def tune(
     typer.echo(f"written to {found.file}; to run it: fusion-zoo bench {found.file}")
 
 
-@contextmanager
-def _counter(title: str) -> Iterator[Any]:
-    """A bar whose length comes with each report, and what is being done."""
+def _bar() -> "Progress":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    return Progress(*columns, console=Console(stderr=True))
+
+
+@contextmanager
+def _counter(title: str) -> Iterator[Any]:
+    """A bar whose length comes with each report, and what is being done."""
+    with _bar() as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
 
@@ -481,7 +489,7 @@ def _counter(title: str) -> Iterator[Any]:
 def _run(suite: "Suite", out: Path, precision: str, execution: "Execution", dry_run: bool) -> tuple[dict[str, str], int]:
     """Run a suite behind a progress bar; returns the variant of every run id and how many runs failed, telling their errors.
 
-    A dry run ends the command with the table of what would be run; Ctrl-C ends it with status 130.
+    A dry run ends the command with the table of what would be run.
     """
     from benchmarks.execute import execute
     from benchmarks.forecast import forecast, forecast_table
@@ -497,13 +505,9 @@ def _run(suite: "Suite", out: Path, precision: str, execution: "Execution", dry_
                 typer.echo(f"{missing} arrays of {feature} would be extracted first")
         raise typer.Exit
     set_threads(execution.threads)
-    try:
-        jobs = expand(suite, precision)
-        with _progress(len(jobs)) as (report, status):
-            outcomes = execute(jobs, out, execution, report, status)
-    except KeyboardInterrupt:
-        typer.echo("fusion-zoo: interrupted; finished runs are kept, and the same command goes on from there", err=True)
-        raise typer.Exit(130) from None
+    jobs = expand(suite, precision)
+    with _progress(len(jobs)) as (report, status):
+        outcomes = execute(jobs, out, execution, report, status)
     return {outcome.spec.run_id: outcome.spec.variant for outcome in outcomes}, _show_summary(outcomes)
 
 
@@ -526,11 +530,7 @@ def _show_summary(outcomes: "Sequence[Outcome]") -> int:
 @contextmanager
 def _progress(total: int) -> Iterator[Any]:
     """A bar over the runs still to be done that says what is running, and one line per run as it ends."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with _bar() as bar:
         task = bar.add_task("runs", total=total)
         cached = 0
 
@@ -606,16 +606,8 @@ def report(
         from benchmarks.report import html_report, read_report
 
         page = html_report(read_report(folder, texts, audio, statistics))
-    _write_page(out, page)
+        out.write_text(page, encoding="utf-8")
     typer.echo(f"{out}: {len(page.encode()) / 1e6:.1f} MB")
-
-
-def _write_page(file: Path, page: str) -> None:
-    try:
-        file.write_text(page, encoding="utf-8")
-    except OSError as error:
-        typer.echo(f"fusion-zoo: the page can't be written to {file} ({error.strerror}); name another file", err=True)
-        raise typer.Exit(2) from None
 
 
 ToleranceOption = Annotated[float, typer.Option(min=0.0, help="Probabilities that differ by no more are the same.")]

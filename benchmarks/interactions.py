@@ -27,15 +27,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.leaderboard import KEYS, TITLES, absent_notes, condition_of, percentages, row_options
+from benchmarks.leaderboard import KEYS, TITLES, absent_notes, condition_of, identity_of, percentages, row_options
 from benchmarks.results import (
     MULTILABEL_METRICS,
     NothingStoredError,
     ResultError,
     decisions,
     from_bits,
+    read_newest,
     read_predictions,
-    read_results,
     task_of,
     true_labels,
 )
@@ -135,11 +135,11 @@ def read_interactions(out: Path | str) -> pd.DataFrame:
         NothingStoredError: If no such run has both single-modality runs beside it.
     """
     out = Path(out)
-    runs: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for name, spec, result in read_results(out):
+    runs = []
+    for name, spec, result in read_newest(out, identity_of):
         if spec["method"] not in list_methods():
             continue  # of another version: what it reads isn't known
-        run = {key: spec[key] for key in (*KEYS, "fold", "seed", "classes")} | {
+        found = {key: spec[key] for key in (*KEYS, "fold", "seed", "classes")} | {
             "condition": condition_of(spec),
             "options": row_options(spec),
             "headline": result["headline"],
@@ -147,20 +147,17 @@ def read_interactions(out: Path | str) -> pd.DataFrame:
             "modalities": get_method(spec["method"]).modalities,
             "validation": result["validation"][result["headline"]],
             "score": result["scores"][result["headline"]],
-            "finished": result["finished"],
             "folder": out / name,
         }
-        identity = tuple(run[key] for key in ("condition", "method", "options", "fold", "seed"))
-        if identity not in runs or run["finished"] >= runs[identity]["finished"]:
-            runs[identity] = run
+        runs.append(found)
     single: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for run in runs.values():
+    for run in runs:
         if len(run["modalities"]) == 1:
             place = (run["condition"], run["fold"], run["seed"], run["modalities"][0])
             if place not in single or run["validation"] > single[place]["validation"]:
                 single[place] = run
     rows = []
-    for run in runs.values():
+    for run in runs:
         pair = [single.get((run["condition"], run["fold"], run["seed"], modality)) for modality in ("audio", "text")]
         if len(run["modalities"]) == 2 and pair[0] and pair[1]:
             rows.append(_row(run, pair[0], pair[1]))

@@ -228,7 +228,7 @@ def read_leaderboard(
     frame["condition"] = frame["_condition"].map(numbers)
     runs = frame[["condition", "_row", "_run", "fold", "seed"]].rename(columns={"_row": "row", "_run": "run"})
     finished = set(frame[identity].itertuples(index=False, name=None))
-    failed = sum(_identity(spec) not in finished for name, spec in read_failures(out) if only is None or name in only)
+    failed = sum(identity_of(spec) not in finished for name, spec in read_failures(out) if only is None or name in only)
     table = table.drop(columns=["_score", "_condition", "_options"])
     baselines = {numbers[str(condition)]: _baselines(rows) for condition, rows in frame.groupby("_condition")}
     if statistics is None and len(frame) > STATISTICS_UP_TO:
@@ -405,7 +405,7 @@ def absent_notes(absent: Mapping[str, float]) -> list[str]:
     return [f"{m} absent from {100 * share:g} % of the training utterances" for m, share in absent.items() if share]
 
 
-def _identity(spec: dict[str, Any]) -> tuple[Any, ...]:
+def identity_of(spec: dict[str, Any]) -> tuple[Any, ...]:
     """What two runs that differ only in the code share."""
     return condition_of(spec), spec["method"], row_options(spec), spec["fold"], spec["seed"]
 

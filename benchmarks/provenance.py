@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from benchmarks.results import ResultError, decisions, read_predictions, read_result, read_results, task_of
+from benchmarks.results import ResultError, decisions, made_by_another_version, read_newest, read_predictions, read_result, task_of
 
 if TYPE_CHECKING:
     from datamodules.batch import Task  # loads torch
@@ -38,7 +38,7 @@ def environment(device: Any) -> dict[str, Any]:  # noqa: ANN401
     cpu = _cpu()
     return {
         "fusion_zoo": version("fusion-zoo"),
-        "revision": _revision(),
+        "revision": revision(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: version(name) for name in _PACKAGES},
@@ -68,8 +68,8 @@ def _driver() -> str | None:
 
 
 @cache
-def _revision() -> str | None:
-    """Commit of the checkout this code runs from, with ``-dirty`` for uncommitted changes; None for an installed package."""
+def revision() -> str | None:
+    """Commit of the checkout this code runs from, ``-dirty`` with uncommitted changes, at the first call; None for a package."""
     here = Path(__file__).resolve().parent
     try:
         git = ["git", "-C", str(here)]
@@ -173,6 +173,7 @@ def reproduce(
     """
     from pydantic import ValidationError
 
+    from benchmarks.execute import interruptible
     from benchmarks.runner import expand, run
     from benchmarks.spec import Suite
     from datamodules.workers import set_threads
@@ -188,11 +189,7 @@ def reproduce(
     try:
         suite = Suite(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ResultError(
-            f"{folder} was made by fusion-zoo {result['environment']['fusion_zoo']}, whose suite this version can't read "
-            f"({'.'.join(map(str, first['loc']))}: {first['msg']}); reproduce it with that version"
-        ) from error
+        raise made_by_another_version(folder, error) from error
     set_threads(result["environment"]["threads"] if threads is None else threads)
     job = next((job for job in expand(suite, spec["precision"]) if job.spec.fold == spec["fold"]), None)
     now = {} if job is None else json.loads(job.spec.model_dump_json())
@@ -205,7 +202,8 @@ def reproduce(
         )
     if (out / job.spec.run_id).exists():
         raise ResultError(f"{out / job.spec.run_id} exists already; remove it, or name another folder with --out")
-    outcome = run(job, out)
+    with interruptible():
+        outcome = run(job, out)
     assert outcome is not None, "run() waits for other processes unless told otherwise"
     if outcome.status == "failed":
         raise ResultError(f"the run failed this time: {outcome.error} (traceback in {outcome.folder})")
@@ -329,17 +327,14 @@ class _Run(NamedTuple):
     scores: dict[str, Any]
     headline: str
     task: "Task"
-    finished: str
 
 
 def _newest(out: Path) -> dict[str, _Run]:
     """The newest run of every spec, by its `_key`."""
-    found: dict[str, _Run] = {}
-    for name, spec, result in read_results(out):
-        run = _Run(out / name, spec, result["scores"], result["headline"], task_of(result), result["finished"])
-        key = _key(spec)
-        if key not in found or found[key].finished < run.finished:
-            found[key] = run
+    found = {
+        _key(spec): _Run(out / name, spec, result["scores"], result["headline"], task_of(result))
+        for name, spec, result in read_newest(out, _key)
+    }
     if not found:
         raise ResultError(f"{out} holds no finished run; 'fusion-zoo bench --out {out}' makes some")
     return found

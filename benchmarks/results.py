@@ -15,7 +15,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ import yaml
 from filelock import BaseFileLock, FileLock, Timeout
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from datamodules.batch import Task  # loads torch
 
 METRICS = ("war", "uar", "macro_f1", "weighted_f1", "ece")
@@ -223,6 +225,26 @@ def read_results(out: Path) -> Iterator[tuple[str, dict[str, Any], dict[str, Any
         except FileNotFoundError:  # the folder of failures, or one of somebody else's
             continue
         yield name, result["spec"], result
+
+
+def read_newest(out: Path, identity: Callable[[dict[str, Any]], Hashable]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """As `read_results`, but of runs whose specs have one identity the newest alone."""
+    newest: dict[Hashable, tuple[str, str]] = {}
+    for name, spec, result in read_results(out):
+        key, found = identity(spec), (result["finished"], name)
+        newest[key] = max(newest.get(key, found), found)
+    for _, name in newest.values():
+        result = _load(out / name / "result.json")
+        yield name, result["spec"], result
+
+
+def made_by_another_version(folder: Path, error: "ValidationError") -> ResultError:
+    """The error for a run whose spec or suite has other keys than this version's."""
+    first = error.errors()[0]
+    return ResultError(
+        f"{folder} was made by another version: this one can't read {'.'.join(map(str, first['loc']))} ({first['msg']}); use that "
+        "version, or keep the run in another folder"
+    )
 
 
 def read_result(folder: Path) -> dict[str, Any]:

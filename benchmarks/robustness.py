@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lightning as L
 import numpy as np
@@ -24,7 +24,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import ValidationError
 
-from benchmarks.leaderboard import KEYS, TITLES, absent_notes, condition_of, percentages, row_options
+from benchmarks.execute import interruptible
+from benchmarks.leaderboard import KEYS, TITLES, absent_notes, condition_of, identity_of, percentages, row_options
 from benchmarks.plots import degree_figure
 from benchmarks.results import (
     METRICS,
@@ -32,6 +33,8 @@ from benchmarks.results import (
     NothingStoredError,
     ResultError,
     decisions,
+    made_by_another_version,
+    read_newest,
     read_results,
     run_lock,
     task_of,
@@ -86,11 +89,7 @@ def finished_runs(jobs: Sequence[Job], out: Path) -> list[Run]:
         try:
             key = _key(RunSpec.model_validate(spec))
         except ValidationError as error:
-            first = error.errors()[0]
-            raise ResultError(
-                f"{out / name} was made by another version: its spec can't be read ({'.'.join(map(str, first['loc']))}: "
-                f"{first['msg']}); keep it in another folder"
-            ) from error
+            raise made_by_another_version(out / name, error) from error
         newest[key] = max(newest.get(key, ("", "")), (result["finished"], name))
     runs = [Run(job, out / newest[key][1]) for job in jobs if (key := _key(job.spec)) in newest]
     if not runs:
@@ -230,7 +229,8 @@ def _predict(model: FusionModule, run: Run, utterances: Utterances, workers: int
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.test(model, data_module(run.job, workers, utterances), verbose=False)
+    with interruptible():
+        trainer.test(model, data_module(run.job, workers, utterances), verbose=False)
     return predictions_of(model, run.job)
 
 
@@ -257,8 +257,8 @@ def read_robustness(out: Path | str) -> pd.DataFrame:
     Raises:
         NothingStoredError: If nothing is.
     """
-    newest: dict[tuple[Any, ...], tuple[str, list[dict[str, Any]]]] = {}
-    for name, spec, result in read_results(Path(out)):
+    found = []
+    for name, spec, result in read_newest(Path(out), identity_of):
         absent, task = Absent(**spec.get("absent", {})), task_of(result)
         metrics = MULTILABEL_METRICS if task == "multilabel" else METRICS
         facts = {key: spec[key] for key in KEYS} | {
@@ -269,19 +269,16 @@ def read_robustness(out: Path | str) -> pd.DataFrame:
             "headline": result["headline"],
             "finished": result["finished"],
         }
-        rows = []
         for file in sorted((Path(out) / name / FOLDER).glob("*.parquet")):
             corruption, _, degree = file.stem.partition("=")
-            found = scores(pd.read_parquet(file), spec["classes"], task)
-            rows.append(facts | {"corruption": corruption, "degree": float(degree or 0)} | {m: found[m] for m in metrics})
+            scored = scores(pd.read_parquet(file), spec["classes"], task)
+            found.append(facts | {"corruption": corruption, "degree": float(degree or 0)} | {m: scored[m] for m in metrics})
         for modality, share in (("audio", absent.audio), ("text", absent.text)):
             if share and share == absent.audio + absent.text:
                 complete = condition_of(spec | {"absent": {}})
                 kind = {"condition": complete, "corruption": f"no_{modality}_in_training", "degree": share}
-                rows.append(facts | kind | {m: result["scores"][m] for m in metrics})
-        identity = tuple(facts[key] for key in ("condition", "method", "options", "fold", "seed"))
-        newest[identity] = max(newest.get(identity, ("", [])), (result["finished"], rows), key=lambda pair: pair[0])
-    frame = pd.DataFrame([row for _, rows in newest.values() for row in rows])
+                found.append(facts | kind | {m: result["scores"][m] for m in metrics})
+    frame = pd.DataFrame(found)
     if frame.empty or CLEAN not in set(frame["corruption"]):
         raise NothingStoredError(
             f"{out} holds no robustness results; 'fusion-zoo robustness' with the arguments of the bench makes them"

@@ -26,7 +26,7 @@ from torchmetrics.functional.classification import multilabel_confusion_matrix
 from benchmarks import parallel, results
 from benchmarks.cost import CostMeter
 from benchmarks.plots import confusion_figure
-from benchmarks.provenance import environment
+from benchmarks.provenance import environment, revision
 from benchmarks.spec import Execution, MethodSpec, RunSpec, SearchBudget, Suite, SuiteError, code_version
 from benchmarks.tracking import log_figure, open_loggers
 from datamodules.batch import Task, encode_labels
@@ -179,7 +179,7 @@ def _tuned(spec: RunSpec, suite: Suite, entry: MethodSpec) -> RunSpec:
         # Elsewhere it may have been chosen on utterances that are tested now.
         raise SuiteError(
             f"the hyper-parameters of {entry.method} were searched in the controlled track on {search.protocol}; this suite has "
-            "another track, protocol, corpus or feature. Run 'fusion-zoo tune' on it again"
+            "another track, protocol, corpus, feature, training or option. Run 'fusion-zoo tune' on it again"
         )
     changes = {
         "options": {**spec.options, **chosen.options},
@@ -258,6 +258,7 @@ def _fit_and_test_logged(
     job: Job, folder: Path, execution: Execution, loggers: Sequence[Logger], status: Callable[[str], None] | None
 ) -> tuple[dict[str, Any], pd.DataFrame] | None:
     spec, plan = job.spec, job.plan
+    revision()  # remembered: the code that runs is the one that is checked out now, not after hours of training
     fitted = fit(job, folder, execution, loggers, [_EpochReport(job, status)] if status else [])
     if fitted is None:
         return None

@@ -457,9 +457,11 @@ class RunSpec(BaseModel):
 
     @property
     def conditions(self) -> str:
-        """Hexadecimal digest of what training and method work on: data, splits, features."""
-        keys = {"data", "protocol", "classes", "track", "audio", "text", "audio_encoder", "text_encoder", "max_seconds", "absent"}
-        return _digest(self.model_dump(mode="json", include=keys))
+        """Hexadecimal digest of all that a search starts from: data, splits, features, the method's options, the training.
+
+        Seed, precision and code may be others when what it chose is used.
+        """
+        return _digest(self.model_dump(mode="json", exclude={"variant", "corpus", "fold", "seed", "precision", "search", "code"}))
 
     @property
     def run_id(self) -> str:

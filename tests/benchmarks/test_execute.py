@@ -263,7 +263,7 @@ def press_ctrl_c(traced: Traced, manifest: Path, out: Path, *options: str) -> No
     command += ["--audio", traced.suite.audio, "--text", traced.suite.text, "--out", str(out), "--threads", "1", *options]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 130, result.output
-    assert "fusion-zoo: interrupted; finished runs are kept" in result.stderr
+    assert "fusion-zoo: interrupted; what is finished is kept" in result.stderr
     assert "Traceback" not in result.output
     assert result.stdout == ""
     assert 1 <= len(list(read_results(out))) < 8

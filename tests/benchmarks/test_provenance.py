@@ -126,8 +126,8 @@ def test_what_cannot_be_repeated_says_why(finished: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
-        ("vision", "clip", "vision: Extra inputs"),
-        ("methods", [{"name": "m"}], r"methods.0.method: Field required"),
+        ("vision", "clip", r"vision \(Extra inputs"),
+        ("methods", [{"name": "m"}], r"methods.0.method \(Field required"),
         ("seeds", [], "seeds"),
     ],
 )
@@ -136,7 +136,7 @@ def test_a_suite_of_another_version_is_an_error_in_a_line(finished: Path, tmp_pa
     edit(finished, suite=result["suite"] | {key: value})
     refused = command("reproduce", finished, "--out", tmp_path / "again")
     assert refused.exit_code == 2
-    assert re.search(rf"was made by fusion-zoo [\d.]+, whose suite this version can't read \({named}", refused.stderr)
+    assert re.search(rf"was made by another version: this one can't read {named}", refused.stderr)
     assert refused.stderr.count("\n") == 1
 
 

@@ -139,7 +139,7 @@ def test_a_run_of_another_version_is_named(suite: Suite, tmp_path: Path) -> None
     folder = tmp_path / "strange"
     folder.mkdir()
     (folder / "result.json").write_text(json.dumps({"spec": {"method": "m"}, "finished": ""}))
-    with pytest.raises(ResultError, match=r"strange was made by another version: .*variant: Field required.*another folder"):
+    with pytest.raises(ResultError, match=r"strange was made by another version: .*variant \(Field required\).*another folder"):
         finished_runs(expand(suite), tmp_path)
 
 
