@@ -11,7 +11,7 @@ from benchmarks.leaderboard import INTERVAL, TITLES, interval, percentages, read
 from benchmarks.results import MULTILABEL_METRICS
 from benchmarks.spec import MethodSpec, Suite, SuiteError
 from benchmarks.tables import booktabs, document, pipe_table
-from datamodules.features import parse_feature
+from datamodules.features import FeatureError, parse_feature
 from datamodules.features.transformer import CheckpointError
 from zoo import get_method, list_methods
 
@@ -56,12 +56,12 @@ def ablation_suite(method: str, suite: Suite) -> Suite:
 
 @cache
 def missing_features(method: str) -> dict[str, str]:
-    """Features of single rows that can't be had here, a checkpoint that can't be downloaded say, each with the reason."""
+    """Features of single rows that can't be had here, each with the reason: a checkpoint offline, a package not installed."""
     missing = {}
     for feature in {row.audio for row in get_method(method).ablations.values()} - {""}:
         try:
             parse_feature(feature).identity()
-        except CheckpointError as error:
+        except (CheckpointError, FeatureError) as error:
             missing[feature] = str(error)
     return missing
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,8 +26,8 @@ TOLERANCE = 1e-6
 """Probabilities that differ by no more than this are the same: a unit or two in the last place of float32."""
 
 _PACKAGES = (
-    *("torch", "lightning", "torchaudio", "transformers", "tokenizers", "torchmetrics", "librosa", "soundfile", "av", "opensmile"),
-    *("pandas", "numpy", "scipy", "scikit-learn"),
+    *("torch", "lightning", "torchaudio", "transformers", "tokenizers", "torchmetrics", "librosa", "soundfile", "av"),
+    *("pandas", "numpy", "scipy", "scikit-learn", "opensmile"),
 )
 
 
@@ -41,7 +42,7 @@ def environment(device: Any) -> dict[str, Any]:  # noqa: ANN401
         "revision": revision(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: version(name) for name in _PACKAGES},
+        "packages": {name: version(name) for name in _PACKAGES if find_spec(name.replace("scikit-learn", "sklearn"))},
         "device": torch.cuda.get_device_name(device) if cuda else cpu,
         "cpu": cpu,
         "cores": os.cpu_count(),

@@ -424,10 +424,15 @@ class _EpochReport(L.Callback):
 
 
 def predictions_of(model: FusionModule, job: Job) -> pd.DataFrame:
-    """Every test utterance with its label, speaker, dialogue, slices and probabilities ``p_<class>``, in the order of the fold."""
-    fold = job.plan.folds[job.spec.fold]
-    known = list(dict.fromkeys(["label", "speaker", "dialogue", *job.utterances.slices]))
-    facts = job.utterances.table.set_index("utterance_id").loc[list(fold.test), known].reset_index()
+    """Every test utterance in the order of the fold: label, speaker, dialogue, recording, slices, probabilities ``p_<class>``.
+
+    Utterances of one ``recording`` have the same audio; its name is the first one's id in the corpus.
+    """
+    fold, table = job.plan.folds[job.spec.fold], job.utterances.table
+    first = table["utterance_id"].groupby(job.utterances.audio.keys).transform("first")
+    first = table["near_duplicate"].fillna(first).mask(job.utterances.audio.lengths == 0)  # no audio is no recording
+    known = list(dict.fromkeys(["label", "speaker", "dialogue", "recording", *job.utterances.slices]))
+    facts = table.assign(recording=first).set_index("utterance_id").loc[list(fold.test), known].reset_index()
     probabilities = torch.stack([model.test_probabilities[name] for name in facts["utterance_id"]]).numpy()
     columns = [f"p_{label}" for label in job.plan.classes]
     return pd.concat([facts, pd.DataFrame(probabilities, columns=columns)], axis=1)

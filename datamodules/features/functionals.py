@@ -1,6 +1,7 @@
 """One vector per utterance, (1, D): statistics of a whole clip, by openSMILE and by librosa.
 
-openSMILE may be used freely for research and in private; commercial products need a licence of its makers, audEERING.
+openSMILE may be used freely for research and in private; commercial products need a licence of its makers, audEERING. So it is an
+extra, ``pip install 'fusion-zoo[opensmile]'``.
 """
 
 import os
@@ -8,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.util import find_spec
 from multiprocessing import parent_process
 from typing import Any, ClassVar
 
@@ -49,6 +51,14 @@ class _OpenSmile(_Functionals):
     SHORTEST: ClassVar[int] = 960
     """Samples that both sets need for one value of each functional."""
 
+    def __post_init__(self) -> None:
+        """Refuse before anything is read if openSMILE isn't installed."""
+        if find_spec("opensmile") is None:
+            raise FeatureError(
+                f"{self.name} needs openSMILE, which is free for research alone and isn't installed; "
+                "pip install 'fusion-zoo[opensmile]'"
+            )
+
     def extract(self, inputs: Sequence[npt.NDArray[np.float32]] | Sequence[str]) -> list[npt.NDArray[np.generic]]:
         """Compute the functionals, one waveform at a time: (samples,) at 16 kHz -> (1, D)."""
         return _each(self._one, inputs)
@@ -82,7 +92,8 @@ class ComParE2016(_OpenSmile):
     select: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse to select more than there are."""
+        """Also refuse to select more than there are."""
+        super().__post_init__()
         if not 0 <= self.select < self.dim:
             raise FeatureError(f"compare2016: select is {self.select}; it must be 0 for all {self.dim}, or 1 to {self.dim - 1}")
 

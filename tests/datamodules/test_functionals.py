@@ -31,6 +31,14 @@ def test_functionals_are_opensmiles(name: str) -> None:
         np.testing.assert_array_equal(array, smile(name, wave))
 
 
+def test_opensmile_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(functionals, "find_spec", lambda _: None)
+    for name in ("compare2016", "compare2016(select=512)", "egemaps"):
+        with pytest.raises(FeatureError, match=r"needs openSMILE, .* pip install 'fusion-zoo\[opensmile\]'"):
+            parse_feature(name)
+    assert parse_feature("librosa_statistics").dim
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_shape_and_kind(name: str) -> None:
     feature = parse_feature(name)
