@@ -39,11 +39,15 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AudioOption = Annotated[str, typer.Option(help="Audio feature, such as 'mfcc(n=40)'.")]
 TextOption = Annotated[str, typer.Option(help="Text feature, such as \"hidden_states(checkpoint='minilm')\".")]
 SuiteArgument = Annotated[Path | None, typer.Argument(help="A suite in YAML; the options below override it.")]
-CorpusOption = Annotated[str | None, typer.Option(help="A corpus's name, or the path of a CSV manifest.")]
-ProtocolOption = Annotated[str | None, typer.Option(help="auto, split@1, speaker-5fold@1, overlap-5fold@1.")]
-MethodsOption = Annotated[str | None, typer.Option(help="Comma-separated names, or 'all'.")]
-TrackOption = Annotated[str | None, typer.Option(help="controlled or published.")]
-SeedsOption = Annotated[str | None, typer.Option(help="How many, or a list such as 4,7.")]
+CorpusOption = Annotated[
+    str | None, typer.Option(help="A corpus's name, or the path of a CSV manifest; demo unless the suite says otherwise.")
+]
+ProtocolOption = Annotated[
+    str | None, typer.Option(help="auto, or one of docs/protocols.md, e.g. split@1, speaker-5fold@1, iemocap4-loso@1.")
+]
+MethodsOption = Annotated[str | None, typer.Option(help="Comma-separated names, or all; all unless the suite says otherwise.")]
+TrackOption = Annotated[str | None, typer.Option(help="controlled or published; controlled unless the suite says otherwise.")]
+SeedsOption = Annotated[str | None, typer.Option(help="How many, or a list such as 4,7; 3 unless the suite says otherwise.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -53,10 +57,18 @@ SetOption = Annotated[
 OutOption = Annotated[Path, typer.Option(help="Folder of the results.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only show what would be run, and how long it would take.")]
-OptionalAudio = Annotated[str | None, typer.Option("--audio", help="Audio feature, such as 'mfcc(n=40)'.")]
-OptionalText = Annotated[str | None, typer.Option("--text", help="Text feature, such as \"hidden_states(checkpoint='minilm')\".")]
+OptionalAudio = Annotated[
+    str | None, typer.Option("--audio", help="Audio feature, such as 'mfcc(n=40)'; mfcc unless the suite says otherwise.")
+]
+OptionalText = Annotated[
+    str | None,
+    typer.Option(
+        "--text",
+        help="Text feature, such as \"hidden_states(checkpoint='minilm')\"; hidden_states unless the suite says otherwise.",
+    ),
+]
 OverlapOption = Annotated[bool, typer.Option("--allow-speaker-overlap", help="Permit speakers in two splits.")]
-SecondsOption = Annotated[float | None, typer.Option(help="Longer clips are cut.")]
+SecondsOption = Annotated[float | None, typer.Option(help="Longer clips are cut; 30 unless the suite says otherwise.")]
 SkipOption = Annotated[bool, typer.Option("--skip-bad", help="Go on without bad rows; the leaderboard states the coverage.")]
 
 
@@ -373,9 +385,10 @@ def robustness(
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.")] = 0,
     output: PlainFormatOption = PlainFormat.md,
 ) -> None:
-    """Score the finished runs of a suite under noise, wrong words and missing modalities; the arguments are those of bench.
+    """Score the finished runs of a suite under noise, wrong words and missing modalities.
 
-    Nothing is trained. Prints the tables and writes them, with the curves, into the folder robustness of --out.
+    What names the runs (suite, corpus, protocol, methods, seeds, --set) is as for bench. Nothing is trained. Prints the tables and
+    writes them, with the curves, into the folder robustness of --out.
     """
     with _plain_errors():
         from benchmarks.robustness import (
@@ -436,10 +449,10 @@ def tune(
     workers: Annotated[int, typer.Option(help="Processes that read features ahead.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.")] = 0,
 ) -> None:
-    """Search hyper-parameters: as many trials for every method, judged on validation; the arguments are those of bench.
+    """Search hyper-parameters: as many trials for every method, judged on validation.
 
-    Writes suite.yaml, which bench runs, into --out. The same command goes on after an interruption; run it in several shells to
-    share the work.
+    What names the runs (suite, corpus, protocol, methods, seeds, --set) is as for bench. Writes suite.yaml, which bench runs, into
+    --out. The same command goes on after an interruption; run it in several shells to share the work.
     """
     with _plain_errors():
         from benchmarks.spec import Execution
@@ -475,7 +488,8 @@ def _bar() -> "Progress":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=Console(stderr=True))
+    # Rich forgets what is older than half a minute, and knows no speed where runs take longer.
+    return Progress(*columns, console=Console(stderr=True), speed_estimate_period=7 * 86400)
 
 
 @contextmanager

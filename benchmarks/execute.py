@@ -22,7 +22,7 @@ from benchmarks import results
 from benchmarks.runner import Job, Outcome, expand, run
 from benchmarks.spec import Execution, ExecutionError, RunSpec, Suite
 from datamodules.store import FeatureStore
-from datamodules.workers import set_threads, worker_pools
+from datamodules.workers import refuse_to_start_again, set_threads, worker_pools
 
 Report = Callable[[int, Outcome], None]
 Status = Callable[[str], None]
@@ -64,7 +64,9 @@ def execute(
     Raises:
         ExecutionError: If the machine or the cluster hasn't what is asked for.
         ResultError: If ``out`` can't be written.
+        StartError: If processes are needed and can't be started.
     """
+    refuse_to_start_again()  # not only when it comes to processes: it would wait for the run that waits for it
     outcomes: dict[int, Outcome] = {}
 
     def done(number: int, outcome: Outcome) -> None:

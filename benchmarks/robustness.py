@@ -93,7 +93,10 @@ def finished_runs(jobs: Sequence[Job], out: Path) -> list[Run]:
         newest[key] = max(newest.get(key, ("", "")), (result["finished"], name))
     runs = [Run(job, out / newest[key][1]) for job in jobs if (key := _key(job.spec)) in newest]
     if not runs:
-        raise ResultError(f"{out} holds no finished run of this suite; 'fusion-zoo bench' with the same arguments makes them")
+        raise ResultError(
+            f"{out} holds no finished run of this suite; 'fusion-zoo bench' with the same suite, corpus, protocol, methods, seeds "
+            "and --set makes them"
+        )
     return runs
 
 
@@ -281,7 +284,8 @@ def read_robustness(out: Path | str) -> pd.DataFrame:
     frame = pd.DataFrame(found)
     if frame.empty or CLEAN not in set(frame["corruption"]):
         raise NothingStoredError(
-            f"{out} holds no robustness results; 'fusion-zoo robustness' with the arguments of the bench makes them"
+            f"{out} holds no robustness results; 'fusion-zoo robustness' with the bench's suite, corpus, protocol, methods, seeds "
+            "and --set makes them"
         )
     frame["score"] = [row[row["headline"]] for _, row in frame.iterrows()]
     # A variant's name is a label: rows are told apart by their options, and the newest label counts.

@@ -34,6 +34,7 @@ from zoo import method_options
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+    from optuna.storages import JournalStorage
     from optuna.trial import FrozenTrial
 
 WIDTHS = ("hidden", "d", "fused", "channels", "filters")
@@ -43,7 +44,7 @@ _DEATHS = 3
 _ERROR = "error"
 """Under this name a failed trial keeps its error. One without was cut short, and isn't counted."""
 _STOPPED = "stopped"
-"""Of a trial that its user or a full disk ended, which says nothing about the method."""
+"""Of a trial that its user, a scheduler or a full disk ended, which says nothing about the method."""
 
 
 class Finding(NamedTuple):
@@ -96,7 +97,7 @@ def tune(
         ExecutionError: If Optuna isn't installed.
         SuiteError: If the suite's track or space has nothing to search, or every trial of a search failed.
         UnknownNameError: If the space names something that there isn't.
-        ResultError: If ``out`` can't be written.
+        ResultError: If ``out`` can't be written, or its journal is damaged.
     """
     if find_spec("optuna") is None:
         raise ExecutionError("Optuna is not installed; pip install 'fusion-zoo[tune]'")
@@ -117,6 +118,8 @@ def tune(
             f"the search can't go on in {out} ({error}); finished trials are kept. "
             "Free some space or name another folder with --out, then run the same command again"
         ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise results.ResultError(_damage(_journal(out))) from error
     return Tuning(tuned, file, findings)
 
 
@@ -174,17 +177,54 @@ def _journal(out: Path) -> Path:
     return out / "journal.log"
 
 
+def _open(journal: Path) -> "JournalStorage":
+    """The storage of all searches, which survives processes that die while they write to it."""
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+
+    class Lock(JournalFileSymlinkLock):
+        """Optuna takes it before it appends; a half line would make what comes after it unreadable."""
+
+        def acquire(self) -> bool:
+            acquired: bool = super().acquire()
+            try:
+                _cut_half_line(journal)
+            except OSError:
+                self.release()
+                raise
+            return acquired
+
+    return JournalStorage(JournalFileBackend(str(journal), Lock(str(journal))))
+
+
+def _cut_half_line(journal: Path) -> None:
+    """Cut off what a full disk, or a process that died, has left of a line at the end."""
+    with journal.open("rb+") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+        if file.read() not in {b"", b"\n"}:
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _damage(journal: Path) -> str:
+    """Where a journal is damaged, and what to do."""
+    number = 1
+    with suppress(json.JSONDecodeError, UnicodeDecodeError):
+        for line in journal.read_bytes().splitlines():
+            json.loads(line)
+            number += 1
+    return f"{journal}, line {number}: damaged; cut the file before this line, and the same command goes on from there"
+
+
 def _search_all(
     jobs: Sequence[Job], suite: Suite, out: Path, execution: Execution, report: Callable[[int, int, str], None]
 ) -> list[Finding]:
     """Do every search, those that another process is at last; then read all results."""
     import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # of PartialFixedSampler
-    storage = JournalStorage(JournalFileBackend(str(_journal(out))))
+    storage = _open(_journal(out))
     trials = suite.search.trials
     left = list(jobs)
     for patience in (0.0, -1.0):
@@ -257,7 +297,7 @@ def _try(study: "Study", number: int, job: Job, suite: Suite, out: Path, executi
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
         return "pruned"
-    except (KeyboardInterrupt, OSError):  # a user's will or a full disk is no fault of the method's
+    except (KeyboardInterrupt, SystemExit, OSError):  # a user's will, a scheduler's or a full disk is no fault of the method's
         with suppress(OSError):
             trial.set_user_attr(_STOPPED, True)
         raise

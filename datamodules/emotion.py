@@ -434,7 +434,7 @@ class FittedParts(NamedTuple):
     parts: tuple[Transform | None, ...]
 
 
-@lru_cache(maxsize=16)  # the runs on a fold share it: an SVM over thousands of columns takes longer than many a training
+@lru_cache(maxsize=16)  # a process's runs on a fold share it: an SVM over thousands of columns takes longer than many a training
 def _fit(arrays: Arrays, train: tuple[int, ...], labels: tuple[Any, ...]) -> Transform | FittedParts | None:
     """What the utterances ``train``, with their labels, say about a feature; None for features used as they are."""
     if isinstance(arrays, ArraysSideBySide):

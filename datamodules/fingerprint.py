@@ -12,6 +12,7 @@ least 39 % of them, against at most 11 % for MP3 at 32 kbit/s.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -52,7 +53,6 @@ LEAST_VOTES = 2
 """Equal words at one offset that make two clips worth comparing."""
 
 _BLOCK = 256  # frames transformed at a time: a clip of minutes must not fill the memory
-_FIELD = 20  # bits for a clip's number or an offset where both are packed into one integer
 
 
 @dataclass(frozen=True)
@@ -156,32 +156,43 @@ def _candidates(fingerprints: Sequence[Words]) -> Iterator[tuple[int, int, int]]
     if len(fingerprints) < 2:
         return
     lengths = np.array([len(words) for words in fingerprints])
-    if max(len(fingerprints), 2 * lengths.max()) >= 1 << _FIELD:
-        raise ValueError(f"{len(fingerprints)} clips of up to {lengths.max()} frames; at most {1 << _FIELD} clips can be compared")
-    words = np.concatenate(list(fingerprints))
-    clips = np.repeat(np.arange(len(fingerprints)), lengths)
-    frames = np.arange(len(words)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    order = np.argsort(words, kind="stable")  # by word, then clip, then frame
-    order = order[words[order] != 0]
-    words, clips, frames = words[order], clips[order], frames[order]
+    # Three numbers have to fit into one integer: two clips and the offset, which may be negative.
+    clip_bits, offset_bits = (len(fingerprints) - 1).bit_length(), int(lengths.max()).bit_length() + 1
+    if 2 * clip_bits + offset_bits > 63 or lengths.sum() >= 1 << 32:
+        raise ValueError(f"{len(fingerprints)} clips of up to {lengths.max()} frames are too many to be compared")
+    half = 1 << offset_bits - 1
+    # A corpus may have tens of millions of frames: one array is sorted in place, and what is taken from it is narrow.
+    keys = np.concatenate(list(fingerprints), dtype=np.uint64)
+    keys <<= 32
+    keys |= np.arange(len(keys), dtype=np.uint64)
+    keys.sort()  # by word, then clip, then frame
+    keys = keys[np.searchsorted(keys, np.uint64(1 << 32)) :]  # silence stands first
+    places, words = keys.astype(np.uint32), (keys >> 32).astype(np.uint32)
+    del keys
+    clips = np.repeat(np.arange(len(fingerprints), dtype=np.int32), lengths)[places]
     first = np.ones(len(words), bool)  # of the same words within a clip the first one stands for all
     first[1:] = (words[1:] != words[:-1]) | (clips[1:] != clips[:-1])
-    words, clips, frames = words[first], clips[first], frames[first]
+    places, words, clips = places[first], words[first], clips[first]
+    frames = places - (np.cumsum(lengths) - lengths).astype(np.uint32)[clips]
+    del places, first
     packed = []
     for lag in range(1, NEIGHBOURS + 1):
         same = np.flatnonzero(words[lag:] == words[:-lag])
-        one, other = clips[same], clips[same + lag]
-        offset = frames[same] - frames[same + lag] + (1 << _FIELD - 1)
-        packed.append((one << 2 * _FIELD) | (other << _FIELD) | offset)
-    votes, counts = np.unique(np.concatenate(packed), return_counts=True)
-    following = np.zeros_like(counts)  # votes for the next offset of the same pair
-    following[:-1] = np.where(np.diff(votes) == 1, counts[1:], 0)
-    mask = (1 << _FIELD) - 1
-    for vote in votes[counts + following >= LEAST_VOTES].tolist():
-        yield vote >> 2 * _FIELD, vote >> _FIELD & mask, (vote & mask) - (1 << _FIELD - 1)
+        one, other = clips[same].astype(np.int64), clips[same + lag]
+        offset = frames[same].astype(np.int64) - frames[same + lag] + half
+        packed.append((one << clip_bits | other) << offset_bits | offset)
+    votes = np.concatenate(packed)
+    del packed, words, clips, frames
+    votes.sort()
+    # Votes for the next offset of the same pair count too.
+    enough = votes[LEAST_VOTES - 1 :] - votes[: 1 - LEAST_VOTES] <= 1
+    for vote in np.unique(votes[: 1 - LEAST_VOTES][enough]).tolist():
+        pair = vote >> offset_bits
+        yield pair >> clip_bits, pair & (1 << clip_bits) - 1, (vote & (1 << offset_bits) - 1) - half
 
 
-def find_copies(fingerprints: Arrays) -> list[Pair]:
+@lru_cache(maxsize=4)  # every pair of features that a suite's methods read asks for the copies of the same corpus
+def find_copies(fingerprints: Arrays) -> tuple[Pair, ...]:
     """Pairs of utterances whose audio is the same recording with other content; see `find_pairs`.
 
     Args:
@@ -193,7 +204,7 @@ def find_copies(fingerprints: Arrays) -> list[Pair]:
     _, first = np.unique(fingerprints.keys, return_index=True)
     first.sort()
     pairs = find_pairs([fingerprints[position][:, 0].astype(np.uint32, copy=False) for position in first.tolist()])
-    return [Pair(int(first[one]), int(first[other]), errors) for one, other, errors in pairs]
+    return tuple(Pair(int(first[one]), int(first[other]), errors) for one, other, errors in pairs)
 
 
 def near_duplicates(ids: "pd.Series[str]", fingerprints: Arrays, copies: Sequence[Pair]) -> "pd.Series[str]":

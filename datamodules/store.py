@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -70,7 +71,7 @@ class Arrays(Sequence[npt.NDArray[np.generic]]):
     """The arrays of one feature for a list of inputs, read from disk when asked for.
 
     ``arrays[i]`` has shape (T_i, D); an absent input has T_i = 0. ``lengths`` holds every T_i without reading anything.
-    Any number of threads and processes may read at once.
+    Any number of threads and processes may read at once. Two are equal if they read the same records of one file.
     """
 
     def __init__(self, feature: Feature, path: Path, records: npt.NDArray[np.void]) -> None:
@@ -79,6 +80,16 @@ class Arrays(Sequence[npt.NDArray[np.generic]]):
         self.path = path
         self._records = records
         self._file: io.FileIO | None = None
+
+    @cached_property
+    def _identity(self) -> tuple[object, ...]:
+        return self.feature, self.path, hashlib.blake2b(self._records.tobytes(), digest_size=16).digest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Arrays) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -123,6 +134,10 @@ class ArraysSideBySide(Arrays):
         super().__init__(feature, parts[0].path, parts[0]._records)
         self.feature: SideBySide = feature
         self.parts = tuple(parts)
+
+    @cached_property
+    def _identity(self) -> tuple[object, ...]:
+        return self.feature, *(part._identity for part in self.parts)
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:

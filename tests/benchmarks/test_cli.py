@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 import scipy.signal
 import soundfile
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
+from benchmarks import Suite, cli
 from benchmarks.cli import app
 from datamodules.corpora import list_corpora
 from zoo import list_methods
@@ -37,6 +39,28 @@ def test_help_loads_nothing_heavy() -> None:
         "print(sorted({'torch', 'lightning', 'transformers', 'pandas', 'librosa'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["bench", "ablate", "robustness", "tune"])
+def test_help_tells_what_a_suite_is_by_default(command: str) -> None:
+    suite = Suite()
+    expected = {key: getattr(suite, key) for key in ("corpus", "track", "audio", "text")}
+    expected |= {"seeds": len(suite.seeds), "max_seconds": f"{suite.max_seconds:g}", "methods": "all"}
+    assert [entry.method for entry in suite.methods] == list_methods()
+    options = {option.name: option.help for option in get_command(app).commands[command].params if hasattr(option, "help")}
+    assert {"corpus", "seeds", "audio", "text", "max_seconds"} <= expected.keys() & options.keys()
+    for name in expected.keys() & options.keys():
+        assert options[name].endswith(f"; {expected[name]} unless the suite says otherwise.")
+
+
+def test_the_time_left_is_told_of_runs_longer_than_half_a_minute() -> None:
+    bar, now = cli._bar(), 0.0
+    bar.get_time = lambda: now
+    task = bar.add_task("runs", total=10)
+    for done in (1, 2, 3):
+        now += 600
+        bar.update(task, completed=done)
+    assert bar.tasks[0].time_remaining == 7 * 600
 
 
 def test_methods_as_json() -> None:

@@ -267,7 +267,7 @@ def test_the_command(suite: Suite, tmp_path: Path) -> None:
     arguments += ["--set", "training.max_epochs=1", "--out", str(out)]
     none = CliRunner().invoke(app, ["robustness", *arguments])
     assert none.exit_code == 2
-    assert "holds no finished run of this suite; 'fusion-zoo bench' with the same arguments makes them" in none.stderr
+    assert "holds no finished run of this suite; 'fusion-zoo bench' with the same suite, corpus, protocol," in none.stderr
     assert CliRunner().invoke(app, ["bench", *arguments]).exit_code == 0
     unknown = CliRunner().invoke(app, ["robustness", *arguments, "--corruptions", "word_error"])
     assert unknown.exit_code == 2

@@ -179,6 +179,52 @@ def test_a_trial_at_which_processes_keep_dying_has_failed(quick: Suite, tmp_path
     assert finding.tuned.failed == 1
 
 
+def test_a_trial_that_a_scheduler_ends_has_not_died(quick: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM is an exit, as Lightning makes of it in a fit."""
+    one = quick.model_copy(update={"methods": quick.methods[:1]})
+    monkeypatch.setattr(sys.modules[__name__], "Killed", SystemExit)
+    dying_at(monkeypatch, 1, 2, 3)
+    for _ in range(3):
+        with pytest.raises(SystemExit):
+            tune(one, tmp_path / "out", 2)
+    (finding,) = tune(one, tmp_path / "out", 2).findings
+    assert finding.errors == []
+    assert finding.tuned.failed == 0
+
+
+@pytest.mark.parametrize("torn", [b'{"op_code":4,"work', b"{", b"\0" * 7, b'{"op_code":4}'])
+def test_half_a_line_is_cut_off_before_the_next_one(tmp_path: Path, torn: bytes) -> None:
+    """Of another process, that died after this one has opened the journal."""
+    journal = tmp_path / "journal.log"
+    storage = tuning._open(journal)
+    optuna.create_study(storage=storage, study_name="one").ask()
+    with journal.open("ab") as file:
+        file.write(torn)
+    optuna.load_study(storage=storage, study_name="one").ask()
+    assert torn not in journal.read_bytes().splitlines()
+    assert [len(trials) for trials in studies(tmp_path).values()] == [2]
+    journal.write_bytes(torn)
+    optuna.create_study(storage=tuning._open(journal), study_name="two")
+    assert list(studies(tmp_path)) == ["two"]
+
+
+def test_a_search_survives_a_disk_that_fills_up(quick: Suite, tmp_path: Path) -> None:
+    one = quick.model_copy(update={"methods": quick.methods[:1]})
+    whole = tune(one, tmp_path / "whole", 3)
+    tune(one, tmp_path / "cut", 2)
+    journal = tmp_path / "cut" / "journal.log"
+    before = journal.read_bytes()
+    journal.write_bytes(before[:-20])  # within the score of the second trial, which is then tried again
+    assert chosen(tune(one, tmp_path / "cut", 3)) == chosen(whole)
+
+    lines = before.splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:4], lines[4][:9], *lines[5:]]))
+    with pytest.raises(tuning.results.ResultError, match=r"journal.log, line 5: damaged; cut the file before this line"):
+        tune(one, tmp_path / "cut", 3)
+    journal.write_bytes(b"".join(lines[:4]))
+    assert chosen(tune(one, tmp_path / "cut", 3)) == chosen(whole)
+
+
 def test_processes_share_a_search_and_survive_each_other(quick: Suite, tmp_path: Path) -> None:
     """Another process is at the first method when this one begins with the second, is killed, and leaves the rest to this one."""
     asked, out = tmp_path / "asked.yaml", tmp_path / "tuned"

@@ -1,6 +1,7 @@
 """Batches hold the right utterances in an order that the seed decides, normalised by what the training split alone says."""
 
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import soundfile
 import torch
 from sklearn.svm import LinearSVC
 
+from datamodules import emotion
 from datamodules.audio import Clip, load_clip
 from datamodules.batch import IGNORED, Batch
 from datamodules.corpora.manifest import Manifest
@@ -107,6 +109,18 @@ class Vectors(list):
     def __init__(self, matrix: np.ndarray) -> None:
         assert matrix.shape[1] == 6373
         super().__init__(matrix.astype(np.float32)[:, None])
+
+
+def test_fitted_once_for_all_runs_of_a_process(utterances: Utterances, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of a pool gets the data anew with every run."""
+    fitted = []
+    monkeypatch.setattr(emotion, "_fit_scale", lambda arrays, train: fitted.append(arrays) or _fit_scale(arrays, train))
+    emotion._fit.cache_clear()
+    one, other = (module(pickle.loads(pickle.dumps(utterances))) for _ in range(2))
+    assert [arrays.feature.modality for arrays in fitted] == ["audio", "text"]
+    assert same(list(one.train_dataloader()), list(other.train_dataloader()))
+    module(utterances, absent=Absent(audio=0.5))
+    assert [arrays.feature.modality for arrays in fitted] == ["audio", "text", "audio"], "its training split is another"
 
 
 def test_vectors_of_all_scales_are_normalised() -> None:

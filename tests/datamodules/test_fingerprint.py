@@ -1,8 +1,9 @@
 """Copies of a recording are found however they were made, and nothing else is taken for one."""
 
 import io
+from collections import Counter
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,12 @@ from datamodules.fingerprint import (
     EDGES,
     HOP,
     LEAST_FRAMES,
+    LEAST_VOTES,
     NEIGHBOURS,
     RATE,
     WINDOW,
     Fingerprint,
+    _candidates,
     bit_error_rate,
     find_copies,
     find_pairs,
@@ -115,6 +118,28 @@ def test_silence_noise_and_clips_too_short_are_like_nothing() -> None:
     assert find_pairs([]) == find_pairs(noise[:1]) == []
 
 
+def test_clips_are_compared_where_they_have_words_in_common() -> None:
+    """Against a plain count, on few different words; a clip of hours among short ones is one more clip."""
+    random = np.random.default_rng(0)
+    for trial in range(40):
+        lengths = random.integers(0, 30, random.integers(2, NEIGHBOURS + 2)).tolist()
+        clips = [random.integers(0, random.integers(2, 60), length).astype(np.uint32) for length in lengths]
+        if trial == 0:
+            clips[1] = np.pad(clips[1], (600_000, 0)).astype(np.uint32)
+        votes: Counter[tuple[int, int, int]] = Counter()
+        first = [{word: clip.tolist().index(word) for word in set(clip.tolist()) - {0}} for clip in clips]
+        for (one, places), (other, others) in combinations(enumerate(first), 2):
+            votes.update((one, other, places[word] - others[word]) for word in places.keys() & others.keys())
+        expected = {(*pair, offset) for *pair, offset in votes if votes[*pair, offset] + votes[*pair, offset + 1] >= LEAST_VOTES}
+        found = list(_candidates(clips))
+        assert found == sorted(expected)
+
+
+def test_a_copy_within_a_clip_of_hours(voices: list[np.ndarray]) -> None:
+    hours = np.concatenate([np.zeros(550_000, np.uint32), prints(voices[3]), np.zeros(550_000, np.uint32)])
+    assert [pair[:2] for pair in find_pairs([hours, prints(voices[1]), prints(voices[3])])] == [(0, 2)]
+
+
 def test_absurd_levels(voices: list[np.ndarray]) -> None:
     for level in (1e-30, 1e30):
         assert bit_error_rate(prints(voices[0]), fingerprint(np.float32(level) * resample(voices[0], 16_000, RATE)), 0) < 0.01
@@ -152,3 +177,5 @@ def test_many_copies_are_one_group(voices: list[np.ndarray], tmp_path: Path) -> 
     groups = near_duplicates(ids, found, copies)
     assert groups.dropna().to_dict() == dict.fromkeys([*range(count), count + 3], "u0")
     assert near_duplicates(ids, found, []).isna().all()
+    assert find_copies(FeatureStore(tmp_path / "store").get(Fingerprint(), clips)) is copies, "looked for once"
+    assert find_copies(found.without([0])) is not copies

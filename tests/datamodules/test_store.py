@@ -23,8 +23,8 @@ from toy_feature import Deadly, Endless, Toy, clips, read_in_turn
 
 from datamodules import store
 from datamodules.audio import Clip
-from datamodules.features import parse_feature
-from datamodules.store import RECORD, FeatureStore, StoreError, UnreadableInputsError
+from datamodules.features import Feature, SideBySide, parse_feature
+from datamodules.store import RECORD, Arrays, FeatureStore, StoreError, UnreadableInputsError
 
 HERE = Path(__file__).parent
 FILES = 11
@@ -416,6 +416,19 @@ def test_pickled_after_use(tmp_path: Path, sounds: Path) -> None:
     assert [array.tobytes() for array in copy] == expected
     assert copy.lengths.tolist() == arrays.lengths.tolist()
     assert copy.keys.tolist() == arrays.keys.tolist()
+
+
+def test_equal_if_they_read_the_same_records(tmp_path: Path, sounds: Path) -> None:
+    def get(feature: Feature, count: int = 2) -> Arrays:
+        return FeatureStore(tmp_path / "store").get(feature, clips(sounds)[:count])
+
+    beside = SideBySide((Toy(), Toy(factor=2.0)))
+    one, double, both = get(Toy()), get(Toy(factor=2.0)), get(beside)
+    one[0]  # opens the file, which is no part of it
+    apart = [one, double, both, get(Toy(), 3), one.without([1]), both.without([1]), get(SideBySide((Toy(), Toy(factor=3.0))))]
+    again = [pickle.loads(pickle.dumps(arrays)) for arrays in apart]
+    assert again == apart
+    assert len({*apart, *again, get(Toy()), get(beside)}) == len(apart)
 
 
 def test_default_folder_is_the_cache(sounds: Path, cache: Path) -> None:
