@@ -174,7 +174,7 @@ def _takes(**groups: Callable[..., Any]) -> Callable[[Callable[..., None]], Call
 
 @contextmanager
 def _plain_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Show what a user can mend, and Ctrl-C, as a message; anything else is a bug and keeps its traceback.
+    """Show what a user can mend, Ctrl-C and SIGTERM as a message; anything else is a bug and keeps its traceback.
 
     Args:
         kinds: Errors that a user can mend; none for all there are, which loads torch.
@@ -194,6 +194,9 @@ def _plain_errors(*kinds: type[Exception]) -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("fusion-zoo: interrupted; what is finished is kept, and the same command goes on from there", err=True)
         raise typer.Exit(130) from None
+    except SystemExit:  # at SIGTERM
+        typer.echo("fusion-zoo: terminated; what is finished is kept, and the same command goes on from there", err=True)
+        raise
 
 
 def _all_kinds() -> tuple[type[Exception], ...]:

@@ -7,6 +7,8 @@ Executors only choose where a run happens. Every run is exclusive by its lock an
 import os
 import signal
 import socket
+import sys
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -14,12 +16,13 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import torch
 
 from benchmarks import results
-from benchmarks.runner import Job, Outcome, expand, run
+from benchmarks.runner import DEATHS, Job, Outcome, expand, run
 from benchmarks.spec import Execution, ExecutionError, RunSpec, Suite
 from datamodules.store import FeatureStore
 from datamodules.workers import refuse_to_start_again, set_threads, worker_pools
@@ -79,14 +82,15 @@ def execute(
         if results.is_finished(out / job.spec.run_id):
             done(number, Outcome(job.spec, "cached", out / job.spec.run_id))
     left = {number: job for number, job in enumerate(jobs) if number not in outcomes}
-    if not left:
-        pass
-    elif execution.executor == "ray":
-        _on_ray(left, out, execution, done)
-    elif len(slots := local_slots(execution)) > 1:
-        _in_pool(left, out, execution, slots, done, status)
-    else:
-        _in_this_process(left, out, execution, done, status)
+    with interruptible():
+        if not left:
+            pass
+        elif execution.executor == "ray":
+            _on_ray(left, out, execution, done)
+        elif len(slots := local_slots(execution)) > 1:
+            _in_pool(left, out, execution, slots, done, status)
+        else:
+            _in_this_process(left, out, execution, done, status)
     return [outcomes[number] for number in range(len(jobs))]
 
 
@@ -95,28 +99,45 @@ Done = Callable[[int, Outcome], None]
 
 def _in_this_process(jobs: dict[int, Job], out: Path, execution: Execution, done: Done, status: Status | None) -> None:
     set_threads(execution.threads)
-    left = dict(jobs)
-    # Runs that another process holds are left for the end: by then it has usually finished them.
-    for patience in (0.0, -1.0):
-        for number, job in list(left.items()):
-            with interruptible():
-                outcome = run(job, out, execution, patience, status)
-            if outcome is not None:
-                del left[number]
-                done(number, outcome)
+
+    def submit(job: Job, patience: float) -> "Future[Outcome | None]":
+        future: Future[Outcome | None] = Future()
+        try:
+            future.set_result(run(job, out, execution, patience, status))
+        except DEATHS as error:
+            if isinstance(error, torch.AcceleratorError) and execution.devices == 1:
+                failed = _record_death(job, out, error)
+                raise ExecutionError(
+                    f"{failed.error.splitlines()[0]} (traceback in {failed.folder}). After it this process can't use its GPU; "
+                    "finished runs are kept. Run the same command again; with --jobs 2 such an error ends a run and not the command"
+                ) from error
+            future.set_exception(error)
+        return future
+
+    _schedule(jobs, [submit], _is_death, out, done)
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Lightning answers Ctrl-C by exiting with status 1, and hears no other; make it a KeyboardInterrupt again."""
-    handler = signal.getsignal(signal.SIGINT)
+    """Let Ctrl-C and SIGTERM end this process as usual, whatever Lightning makes of them.
+
+    It answers Ctrl-C by exiting with status 1, and hears no other; this makes it a KeyboardInterrupt again. Schedulers and
+    containers send SIGTERM: Lightning ends a fit with status 0, and a test not at all; this exits with status 143.
+    """
+    interrupt, terminate = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    mine = terminate is signal.SIG_DFL and current_thread() is main_thread()  # others can't set it
+    if mine:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
     except SystemExit as stop:
         if not isinstance(stop.__context__, KeyboardInterrupt):
             raise
-        signal.signal(signal.SIGINT, handler)
+        signal.signal(signal.SIGINT, interrupt)
         raise KeyboardInterrupt from None
+    finally:
+        if mine:
+            signal.signal(signal.SIGTERM, terminate)
 
 
 def visible_gpus() -> list[str]:
@@ -148,7 +169,7 @@ def _in_pool(
 ) -> None:
     with worker_pools() as open_pool:
         processes = [_OneProcess(partial(open_pool, 1, execution.threads, gpus), execution, out) for gpus in slots]
-        _schedule(jobs, [process.submit for process in processes], lambda e: isinstance(e, BrokenProcessPool), out, done, status)
+        _schedule(jobs, [process.submit for process in processes], _is_death, out, done, status)
 
 
 class _OneProcess:
@@ -157,13 +178,22 @@ class _OneProcess:
     def __init__(self, open_pool: Callable[[], ProcessPoolExecutor], execution: Execution, out: Path) -> None:
         self._open, self._execution, self._out = open_pool, execution, out
         self._pool = open_pool()
+        self._last: Future[Outcome | None] | None = None
 
     def submit(self, job: Job, patience: float) -> "Future[Outcome | None]":
+        if self._last is not None and isinstance(self._last.exception(), torch.AcceleratorError):  # it can't use its GPU again
+            self._pool.shutdown()
+            self._pool = self._open()
         try:
-            return self._pool.submit(run, job, self._out, self._execution, patience)
+            self._last = self._pool.submit(run, job, self._out, self._execution, patience)
         except BrokenProcessPool:
             self._pool = self._open()
-            return self._pool.submit(run, job, self._out, self._execution, patience)
+            self._last = self._pool.submit(run, job, self._out, self._execution, patience)
+        return self._last
+
+
+def _is_death(error: BaseException | None) -> bool:
+    return isinstance(error, DEATHS)
 
 
 def _schedule(
@@ -177,8 +207,8 @@ def _schedule(
     """Run jobs on slots, each of which takes one at a time.
 
     First come those that no other process holds, then those that were held: by then they have usually been finished. A job
-    whose process died is tried once more, alone, because the kernel that runs out of memory may end an innocent one; if that
-    process dies too, the job has failed.
+    that died is tried once more, alone, because the kernel that runs out of memory may end an innocent one, and a GPU's memory
+    may have been full of others; if it dies again, it has failed.
     """
     held, died = [], []
     for number, future in _flow(jobs, list(jobs), slots, 0.0, status):
@@ -194,8 +224,8 @@ def _schedule(
         else:
             done(number, _certain(future.result()))
     for number, future in _flow(jobs, died, slots[:1], -1.0, status):
-        killed = is_death(future.exception())
-        done(number, _record_death(jobs[number], out) if killed else _certain(future.result()))
+        error = future.exception()
+        done(number, _record_death(jobs[number], out, error) if is_death(error) else _certain(future.result()))
 
 
 def _flow(
@@ -226,9 +256,13 @@ def _certain(outcome: Outcome | None) -> Outcome:
     return outcome
 
 
-def _record_death(job: Job, out: Path) -> Outcome:
+def _record_death(job: Job, out: Path, error: BaseException | None) -> Outcome:
     message = "the process of this run was killed, perhaps for want of memory; run it with fewer --jobs or a smaller batch"
-    results.record_failure(out, job.spec.run_id, job.spec.model_dump(mode="json"), message, "")
+    cause = getattr(error, "cause", error)  # on a cluster, what the run raised
+    if isinstance(cause, (torch.OutOfMemoryError, torch.AcceleratorError)):
+        message = f"{type(cause).__name__}: {cause}"
+    told = "".join(traceback.format_exception(error))
+    results.record_failure(out, job.spec.run_id, job.spec.model_dump(mode="json"), message, told)
     return Outcome(job.spec, "failed", results.failure_file(out, job.spec.run_id), message)
 
 
@@ -265,7 +299,9 @@ def _on_ray(jobs: dict[int, Job], out: Path, execution: Execution, done: Done) -
             return future
 
         def is_lost(error: BaseException | None) -> bool:
-            return isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError)
+            if isinstance(error, ray.exceptions.RayTaskError):
+                return _is_death(error.cause)
+            return isinstance(error, ray.exceptions.RayError)
 
         try:
             _schedule(jobs, [submit] * len(jobs), is_lost, out, done)

@@ -174,9 +174,9 @@ def reproduce(
     """
     from pydantic import ValidationError
 
-    from benchmarks.execute import interruptible
-    from benchmarks.runner import expand, run
-    from benchmarks.spec import Suite
+    from benchmarks.execute import execute
+    from benchmarks.runner import expand
+    from benchmarks.spec import Execution, Suite
     from datamodules.workers import set_threads
 
     folder, out = Path(folder), Path(out)
@@ -203,9 +203,7 @@ def reproduce(
         )
     if (out / job.spec.run_id).exists():
         raise ResultError(f"{out / job.spec.run_id} exists already; remove it, or name another folder with --out")
-    with interruptible():
-        outcome = run(job, out)
-    assert outcome is not None, "run() waits for other processes unless told otherwise"
+    (outcome,) = execute([job], out, Execution())
     if outcome.status == "failed":
         raise ResultError(f"the run failed this time: {outcome.error} (traceback in {outcome.folder})")
     again = read_result(outcome.folder)

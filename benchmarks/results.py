@@ -164,15 +164,30 @@ def partial_folder(out: Path, run_id: str) -> Path:
 
 
 def commit(partial: Path, out: Path, spec: dict[str, Any], result: dict[str, Any], predictions: pd.DataFrame) -> Path:
-    """Complete a run's folder and give it its name, in one step that a kill can't halve."""
+    """Complete a run's folder and give it its name, in one step that neither a kill nor a crash of the machine can halve."""
     (partial / "spec.yaml").write_text(yaml.safe_dump(spec, sort_keys=False, allow_unicode=True), encoding="utf-8")
     predictions.to_parquet(partial / "predictions.parquet", index=False)
     (partial / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     final = out / partial.name.removeprefix(".partial-")
-    shutil.rmtree(final, ignore_errors=True)  # no finished run is there: the caller has looked, under the run's lock
+    if is_finished(final):  # the caller has looked, so locks don't hold here; the other's folder may have more in it by now
+        shutil.rmtree(partial)
+        return final
+    shutil.rmtree(final, ignore_errors=True)
+    for path in (*partial.rglob("*"), partial):  # else the name may reach the disk before what it names
+        _sync(path)
     partial.rename(final)
+    _sync(out)
     failure_file(out, final.name).unlink(missing_ok=True)
     return final
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the list of a folder's entries, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def failure_file(out: Path, run_id: str) -> Path:
@@ -184,7 +199,10 @@ def record_failure(out: Path, run_id: str, spec: dict[str, Any], error: str, tra
     """Keep what went wrong; the next finished run of the same spec removes it."""
     file = failure_file(out, run_id)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"spec": spec, "error": error, "traceback": traceback}, indent=1), encoding="utf-8")
+    partial = file.with_name(f".{run_id}.{os.getpid()}")
+    partial.write_text(json.dumps({"spec": spec, "error": error, "traceback": traceback}, indent=1), encoding="utf-8")
+    _sync(partial)
+    partial.replace(file)
 
 
 def cost_values(result: dict[str, Any]) -> dict[str, float]:
@@ -203,9 +221,13 @@ def cost_columns(rows: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def read_failures(out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Run id and spec of every recorded failure under ``out``."""
+    """Run id and spec of every recorded failure under ``out``.
+
+    Raises:
+        ResultError: If a record is damaged.
+    """
     for file in sorted((out / "failed").glob("*.json")):
-        yield file.stem, _load(file)["spec"]
+        yield file.stem, _load(file, "it")["spec"]
 
 
 def read_results(out: Path) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
@@ -273,9 +295,9 @@ def read_predictions(folder: Path) -> pd.DataFrame:
         raise ResultError(f"{file} can't be read ({error}); remove its folder and run the suite again") from error
 
 
-def _load(file: Path) -> dict[str, Any]:
+def _load(file: Path, damaged: str = "its folder") -> dict[str, Any]:
     try:
         loaded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ResultError(f"{file} is damaged ({error}); remove its folder and run the suite again") from error
+        raise ResultError(f"{file} is damaged ({error}); remove {damaged} and run the suite again") from error
     return loaded

@@ -4,11 +4,15 @@ One run is one process-safe, atomic step. A finished run is never run again; a k
 one is recorded and the rest go on.
 """
 
+import errno
+import gc
 import logging
+import shutil
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -27,7 +31,7 @@ from benchmarks import parallel, results
 from benchmarks.cost import CostMeter
 from benchmarks.plots import confusion_figure
 from benchmarks.provenance import environment, revision
-from benchmarks.spec import Execution, MethodSpec, RunSpec, SearchBudget, Suite, SuiteError, code_version
+from benchmarks.spec import Execution, ExecutionError, MethodSpec, RunSpec, SearchBudget, Suite, SuiteError, code_version
 from benchmarks.tracking import log_figure, open_loggers
 from datamodules.batch import Task, encode_labels
 from datamodules.corpora import open_corpus
@@ -42,6 +46,11 @@ from zoo.base import ClassROCAUC, FusionModule, Training, score_metrics, weighte
 from zoo.nn.pretrained import Encoder, PretrainedEncoder, encoder_input
 
 log = logging.getLogger(__name__)
+
+DEATHS = (BrokenProcessPool, torch.OutOfMemoryError, torch.AcceleratorError)
+"""Ends of a run that may be no fault of its method: memory that other runs hold, a GPU that an earlier error made unusable."""
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE, errno.EIO)
+"""What a full or lost file system answers; the next run would fare no better."""
 
 
 class Outcome(NamedTuple):
@@ -91,6 +100,9 @@ def expand(suite: Suite, precision: str = "auto", store: FeatureStore | None = N
     """
     corpus = open_corpus(suite.corpus, suite.root, suite.encoding)
     _refuse_task(suite, protocol_task(suite.protocol, corpus.name))
+    # Now, with the methods just imported: extracting features may take hours, in which the source may change.
+    revision()  # remembered
+    code = {entry.method: code_version(entry.method) for entry in suite.methods}
     # What isn't used must not tell runs apart.
     audio_encoder, text_encoder = (e if e.trains else Encoder() for e in (suite.audio_encoder, suite.text_encoder))
 
@@ -135,7 +147,7 @@ def expand(suite: Suite, precision: str = "auto", store: FeatureStore | None = N
                     seed=seed,
                     max_seconds=suite.max_seconds,
                     absent=suite.absent,
-                    code=code_version(entry.method),
+                    code=code[entry.method],
                 )
                 alone = suite.model_copy(update={**places, "methods": (entry,), "seeds": (seed,)})
                 jobs.append(Job(_tuned(spec, suite, entry), utterances, plan, audio, text, alone.model_dump(mode="json")))
@@ -210,45 +222,73 @@ def run(
 
     Raises:
         ResultError: If ``out`` can't be written.
+        ExecutionError: If the code isn't that of the job's spec.
+        DEATHS: As they come; nothing is recorded, since the run may do better in another process or with more memory.
     """
     folder = out / job.spec.run_id
     if results.is_finished(folder):
         return Outcome(job.spec, "cached", folder)
     try:
         with results.run_lock(out, job.spec.run_id, patience):
+            # First the folder, then the look: NFS may remember that there was no result, until something is made in `out`.
+            partial = results.partial_folder(out, job.spec.run_id)
             if results.is_finished(folder):
+                partial.rmdir()
                 return Outcome(job.spec, "cached", folder)
-            return _run_and_record(job, out, execution or Execution(), status)
+            return _run_and_record(job, out, partial, execution or Execution(), status)
     except Timeout:
         return None
     except OSError as error:
+        shared = "Change its permissions (people who share a folder need one group and 'umask 002')"
+        remedy = shared if isinstance(error, PermissionError) else "Free some space"
         raise results.ResultError(
-            f"results can't be written to {out} ({error.strerror or error}); finished runs are kept. "
-            "Free some space or name another folder with --out, then run the same command again"
+            f"results can't be written to {out} ({error}); finished runs are kept. "
+            f"{remedy} or name another folder with --out, then run the same command again"
         ) from error
 
 
-def _run_and_record(job: Job, out: Path, execution: Execution, status: Callable[[str], None] | None) -> Outcome:
+def _run_and_record(job: Job, out: Path, partial: Path, execution: Execution, status: Callable[[str], None] | None) -> Outcome:
+    """Run one job in its folder ``partial``; what the method is to blame for is recorded, and anything else raised."""
     spec = job.spec.model_dump(mode="json")
-    partial = results.partial_folder(out, job.spec.run_id)
     try:
         if execution.devices == 1:
             found = _fit_and_test(job, partial, execution, status)
         else:
             found = parallel.launch(_fit_and_test, execution.devices, execution.threads, job, partial, execution)
         assert found is not None, "the first process has a result"
-    except Exception as error:  # noqa: BLE001 - whatever a method raises is recorded here and reported; the other runs go on
-        message = f"{type(error).__name__}: {error}"
-        results.record_failure(out, job.spec.run_id, spec, message, traceback.format_exc())
-        results.partial_folder(out, job.spec.run_id).rmdir()
+    except Exception as error:  # whatever a method raises is recorded here and reported; the other runs go on
+        message, told = f"{type(error).__name__}: {error}", traceback.format_exc()
+        shutil.rmtree(partial, ignore_errors=True)
+        traceback.clear_frames(error.__traceback__)  # they hold the model
+        _release_memory(error)
+        if isinstance(error, (*DEATHS, ExecutionError)) or (isinstance(error, OSError) and error.errno in _STORAGE):
+            raise
+        results.record_failure(out, job.spec.run_id, spec, message, told)
         return Outcome(job.spec, "failed", results.failure_file(out, job.spec.run_id), message)
+    _release_memory()
     return Outcome(job.spec, "finished", results.commit(partial, out, spec, {"spec": spec, **found[0]}, found[1]))
+
+
+def _release_memory(error: Exception | None = None) -> None:
+    """Give back what PyTorch keeps of the GPU's memory for later, which other processes may need now; not after a CUDA error."""
+    if torch.cuda.is_initialized() and not isinstance(error, torch.AcceleratorError):  # type: ignore[no-untyped-call]
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _fit_and_test(
     job: Job, folder: Path, execution: Execution, status: Callable[[str], None] | None = None
 ) -> tuple[dict[str, Any], pd.DataFrame] | None:
-    """The result and the test predictions; None in all but the first process of a run on several devices."""
+    """The result and the test predictions; None in all but the first process of a run on several devices.
+
+    Raises:
+        ExecutionError: If this process has imported other code than the job's spec tells of.
+    """
+    if code_version(job.spec.method) != job.spec.code:
+        raise ExecutionError(
+            f"the code of {job.spec.method} in this process isn't that of the command, which began before it was changed, or has "
+            "another copy; finished runs are kept. Run the same command again, with one version of the code on all machines"
+        )
     first = parallel.rank() == 0
     with open_loggers(execution.loggers if first else (), folder, job.spec) as loggers:
         return _fit_and_test_logged(job, folder, execution, loggers, status)

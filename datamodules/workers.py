@@ -80,6 +80,8 @@ def _start(gpus: str | None, threads: int, alive: Connection) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     # Ctrl-C goes to all processes of a terminal; the starting one decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Set, because Lightning takes the default for leave to raise an exit, which would pass for the answer of this process.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
 
     def follow() -> None:
         try:

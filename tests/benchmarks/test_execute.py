@@ -123,8 +123,8 @@ def traced(suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tra
 
         self._tell("start")
         victim = os.environ.get("KILL_ONCE")
-        if victim and not Path(victim).exists():
-            Path(victim).touch()
+        if victim and not Path(victim + __name__).exists():
+            Path(victim + __name__).touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
     def on_train_epoch_start(self) -> None:
@@ -227,17 +227,33 @@ def test_what_a_dead_machine_left_is_in_nobodys_way(suite: Suite, tmp_path: Path
     assert (outcome.folder / "checkpoint.ckpt").stat().st_size > 1000
 
 
-def test_a_run_whose_process_dies_gets_another_chance_and_no_more(
-    traced: Traced, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_dies_gets_another_chance_and_no_more(traced: Traced, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed twice, terminated once, once without a GPU that works, twice without memory on the GPU."""
     monkeypatch.setenv("KILL_ONCE", str(tmp_path / "killed"))
     source = (tmp_path / "methods" / "traced.py").read_text()
-    (tmp_path / "methods" / "killer.py").write_text(source.replace("if victim and not Path(victim).exists()", "if victim"))
-    methods = (MethodSpec(method="killer"), *traced.suite.methods)
+    once, kill = "and not Path(victim + __name__).exists()", "os.kill(os.getpid(), signal.SIGKILL)"
+    variants = {
+        "killed": {once: ""},
+        "terminated": {kill: "os.kill(os.getpid(), signal.SIGTERM)"},
+        "cursed": {kill: "raise __import__('torch').AcceleratorError('planted')"},
+        "hungry": {kill: "raise __import__('torch').OutOfMemoryError('planted')", once: ""},
+    }
+    for name, changes in variants.items():
+        changed = source
+        for old, new in changes.items():
+            changed = changed.replace(old, new)
+        (tmp_path / "methods" / f"{name}.py").write_text(changed)
+    methods = tuple(MethodSpec(method=name) for name in variants)
     outcomes = bench(traced.suite.model_copy(update={"methods": methods, "seeds": (0,)}), tmp_path / "runs", execution=POOL)
-    assert [outcome.status for outcome in outcomes] == ["failed", "finished"]
+    assert [outcome.status for outcome in outcomes] == ["failed", "finished", "finished", "failed"]
     assert "was killed" in json.loads(outcomes[0].folder.read_text())["error"]
-    assert [event for event, run, *_ in traced.events() if "traced__" in run][-1] == "end"
+    record = json.loads(outcomes[3].folder.read_text())
+    assert record["error"] == "OutOfMemoryError: planted"
+    assert "in on_train_start" in record["traceback"]
+    for name in variants:
+        tries = [pid for event, run, pid, _ in traced.events() if event == "start" and f"{name}__" in run]
+        assert len(tries) == 2
+        assert name == "hungry" or len(set(tries)) == 2, "another process"
 
 
 def test_a_killed_pool_leaves_no_process_behind(suite: Suite, tmp_path: Path) -> None:
@@ -251,29 +267,38 @@ def test_a_killed_pool_leaves_no_process_behind(suite: Suite, tmp_path: Path) ->
     assert alive == []
 
 
-def press_ctrl_c(traced: Traced, manifest: Path, out: Path, *options: str) -> None:
-    """Interrupt the command in the middle of a run that isn't its first."""
+def interrupt(
+    traced: Traced, manifest: Path, out: Path, *options: str, by: signal.Signals = signal.SIGINT, word: str = "interrupted"
+) -> None:
+    """End the command by a signal, in the middle of a run that isn't its first."""
 
-    def interrupt() -> None:
+    def send() -> None:
         wait_until(lambda: list(out.glob("[!.]*/result.json")) and len(traced.count("start")) > len(traced.count("end")))
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), by)
 
-    Thread(target=interrupt, daemon=True).start()
+    Thread(target=send, daemon=True).start()
     command = ["bench", "--corpus", str(manifest), "--methods", "traced", "--seeds", "8", "--set", "training.max_epochs=2"]
     command += ["--audio", traced.suite.audio, "--text", traced.suite.text, "--out", str(out), "--threads", "1", *options]
     result = CliRunner().invoke(app, command)
-    assert result.exit_code == 130, result.output
-    assert "fusion-zoo: interrupted; what is finished is kept" in result.stderr
+    assert result.exit_code == 128 + by, result.output
+    assert f"fusion-zoo: {word}; what is finished is kept" in result.stderr
     assert "Traceback" not in result.output
     assert result.stdout == ""
     assert 1 <= len(list(read_results(out))) < 8
     with pytest.raises(KeyboardInterrupt):  # it is heard again
         signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_ctrl_c_keeps_what_is_finished(traced: Traced, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAUSE", "0.3")
-    press_ctrl_c(traced, manifest, tmp_path / "runs")
+    interrupt(traced, manifest, tmp_path / "runs")
+
+
+def test_sigterm_is_no_success(traced: Traced, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is how schedulers and containers end a command, and '&&' must not go on after it."""
+    monkeypatch.setenv("PAUSE", "0.3")
+    interrupt(traced, manifest, tmp_path / "runs", by=signal.SIGTERM, word="terminated")
 
 
 def test_ctrl_c_leaves_no_process_of_the_pool_behind(
@@ -290,7 +315,7 @@ def test_ctrl_c_leaves_no_process_of_the_pool_behind(
             child.send_signal(signal.SIGINT)
 
     Thread(target=press_in_the_children_too, daemon=True).start()
-    press_ctrl_c(traced, manifest, tmp_path / "runs", "--jobs", "2")
+    interrupt(traced, manifest, tmp_path / "runs", "--jobs", "2")
     assert len(traced.count("end")) >= 1, "the children's own Ctrl-C ended nothing"
     assert children
     _, alive = psutil.wait_procs([*children, *(set(psutil.Process().children(recursive=True)) - set(others))], timeout=30)

@@ -1,19 +1,25 @@
 """The runner: identical conditions, test once, nothing run twice, nothing lost."""
 
+import errno
+import gc
 import json
+import os
+import weakref
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 import zoo
 from benchmarks import Suite, bench, read_leaderboard
-from benchmarks.results import METRICS
-from benchmarks.runner import Outcome, expand, items_per_batch, resolve_precision, scores, slice_scores
-from benchmarks.spec import Execution, MethodSpec, SuiteError, load_suite
+from benchmarks.results import METRICS, ResultError, is_finished
+from benchmarks.runner import Outcome, expand, items_per_batch, resolve_precision, run, scores, slice_scores
+from benchmarks.spec import Execution, ExecutionError, MethodSpec, SuiteError, code_version, load_suite
 from zoo.base import FusionModule, Published, Training
 
 FAST = Training(max_epochs=2, batch_size=16, lr=1e-2)
@@ -104,6 +110,155 @@ def test_a_failed_run_is_recorded_and_the_rest_go_on(suite: Suite, tmp_path: Pat
 
     assert [outcome.status for outcome in bench(suite, tmp_path / "runs")] == ["finished", "finished", "cached", "cached"]
     assert read_leaderboard(tmp_path / "runs").failed == 0
+
+
+class Raises:
+    """A ``forward`` that raises ``error``, at its first ``times`` calls."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception, times: int = 1000) -> None:
+        from zoo.text_only import TextOnly
+
+        self.error, self.left, self.forward = error, times, TextOnly.forward
+        monkeypatch.setattr(TextOnly, "forward", lambda *given, **named: self(*given, **named))
+
+    def __call__(self, model: FusionModule, *given: object, **named: object) -> object:
+        self.model = weakref.ref(model)
+        self.left -= 1
+        if self.left >= 0:
+            raise self.error
+        return self.forward(model, *given, **named)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_full_disk_is_no_fault_of_the_method(suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    Raises(monkeypatch, OSError(number, os.strerror(number)))
+    with pytest.raises(ResultError, match=rf"runs \(.*{os.strerror(number)}\); finished runs are kept. Free some space"):
+        bench(suite, tmp_path / "runs")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [".locks"], "no failure, and what was written is gone"
+
+
+def test_a_file_that_a_method_misses_is_its_own_fault(suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Raises(monkeypatch, FileNotFoundError(errno.ENOENT, "No such file", "lexicon.txt"))
+    outcomes = bench(suite, tmp_path / "runs")
+    assert [outcome.status for outcome in outcomes] == ["failed", "failed", "finished", "finished"]
+
+
+def test_a_folder_of_another_user(suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(out: Path, run_id: str) -> Path:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(out / run_id))
+
+    monkeypatch.setattr("benchmarks.results.partial_folder", refuse)
+    with pytest.raises(ResultError, match=r"Permission denied: '\S+/runs/text_only__\S+'\).* one group and 'umask 002'"):
+        bench(suite, tmp_path / "runs")
+
+
+def test_memory_is_free_again_when_a_run_has_failed(suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing holds its model any more, the error's traceback neither."""
+    left: list[bool] = []
+
+    def release(error: Exception | None = None) -> None:
+        gc.collect()
+        left.append(raises.model() is not None)
+
+    monkeypatch.setattr("benchmarks.runner._release_memory", release)
+    one = suite.model_copy(update={"methods": suite.methods[:1]})
+    for error in (RuntimeError("planted"), torch.OutOfMemoryError("planted")):
+        raises = Raises(monkeypatch, error)
+        (outcome, _) = bench(one, tmp_path / type(error).__name__)
+        assert "in __call__" in json.loads(outcome.folder.read_text())["traceback"]
+        raises.left = 0
+        bench(one, tmp_path / type(error).__name__)
+    assert left == [False] * (2 + 2 + 4 + 2)
+
+
+@pytest.mark.parametrize(("error", "released"), [(None, 1), (torch.OutOfMemoryError("x"), 1), (torch.AcceleratorError("x"), 0)])
+def test_a_card_gets_its_memory_back(monkeypatch: pytest.MonkeyPatch, error: Exception | None, released: int) -> None:
+    from benchmarks.runner import _release_memory
+
+    calls: list[int] = []
+    monkeypatch.setattr("torch.cuda.empty_cache", lambda: calls.append(1))
+    _release_memory(error)
+    assert calls == [], "there is no card"
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    _release_memory(error)
+    assert len(calls) == released
+
+
+@pytest.mark.parametrize(("times", "status"), [(1, "finished"), (1000, "failed")])
+def test_want_of_memory_gets_a_second_try_after_the_others(
+    suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, status: str
+) -> None:
+    Raises(monkeypatch, torch.OutOfMemoryError("planted"), times)
+    ended: list[str] = []
+    one = suite.model_copy(update={"seeds": (0,)})
+    outcomes = bench(one, tmp_path / "runs", report=lambda done, outcome: ended.append(outcome.spec.method))
+    assert [outcome.status for outcome in outcomes] == [status, "finished"]
+    assert ended == ["audio_only", "text_only"]
+    if status == "failed":
+        assert outcomes[0].error == "OutOfMemoryError: planted"
+
+
+def test_a_lost_process_of_several_gets_a_second_try(suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[int] = []
+
+    def launch(*_: object) -> None:
+        tries.append(1)
+        raise BrokenProcessPool("planted")
+
+    monkeypatch.setattr("benchmarks.parallel.launch", launch)
+    one = suite.model_copy(update={"methods": suite.methods[:1], "seeds": (0,)})
+    (outcome,) = bench(one, tmp_path / "runs", execution=Execution(devices=2))
+    assert (outcome.status, len(tries)) == ("failed", 2)
+    assert outcome.error.startswith("the process of this run was killed")
+
+
+def test_a_cuda_error_ends_the_command_that_it_left_without_a_gpu(
+    suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Raises(monkeypatch, torch.AcceleratorError("CUDA error: device-side assert triggered\nadvice"))
+    with pytest.raises(ExecutionError, match=r"device-side assert triggered \(traceback in (\S+)\).* with --jobs 2") as caught:
+        bench(suite, tmp_path / "runs")
+    (record,) = (tmp_path / "runs" / "failed").iterdir()
+    assert str(record) in str(caught.value)
+    assert "in __call__" in json.loads(record.read_text())["traceback"]
+
+
+def test_code_that_a_run_was_not_planned_with_makes_no_result(suite: Suite, tmp_path: Path) -> None:
+    """As of a process started after the source was changed."""
+    job = expand(suite)[0]
+    other = job._replace(spec=job.spec.model_copy(update={"code": "0123456789abcdef"}))
+    with pytest.raises(ExecutionError, match="code of text_only in this process isn't that of the command"):
+        run(other, tmp_path / "runs")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [".locks"]
+
+
+def test_code_that_changes_while_features_are_extracted(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datamodules.emotion import Utterances, load_utterances
+
+    def slow(*given: object) -> Utterances:
+        monkeypatch.setattr("benchmarks.runner.code_version", lambda method: "edited meanwhile")
+        return load_utterances(*given)
+
+    monkeypatch.setattr("benchmarks.runner.load_utterances", slow)
+    assert {job.spec.code for job in expand(suite)} == {code_version("text_only"), code_version("audio_only")}
+
+
+def test_a_file_system_that_remembers_that_there_was_no_result(
+    suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As NFS does, until this machine makes something in the folder: what the other machine has finished isn't done again."""
+    job = expand(suite)[0]
+    first = run(job, tmp_path)
+    assert first is not None
+    before = (first.folder / "result.json").stat().st_mtime_ns
+
+    def remembered(folder: Path) -> bool:
+        return bool(list(folder.parent.glob(".partial-*"))) and is_finished(folder)
+
+    monkeypatch.setattr("benchmarks.results.is_finished", remembered)
+    assert run(job, tmp_path) == first._replace(status="cached")
+    assert (first.folder / "result.json").stat().st_mtime_ns == before
+    assert not list(tmp_path.glob(".partial-*"))
 
 
 def test_the_test_split_is_used_once_after_selection(suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
