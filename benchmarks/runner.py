@@ -286,7 +286,7 @@ def _fit_and_test_logged(
         "features": {"audio": str(job.audio), "text": str(job.text)},
         "caveats": [*plan.caveats, *model.caveats, *job.utterances.notes, *parallel.caveats(execution.devices)],
         "suite": job.suite,
-        "environment": environment(model.trainer.strategy.root_device),
+        "environment": {**environment(model.trainer.strategy.root_device), "execution": execution.conditions()},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }, predictions
 
@@ -344,10 +344,9 @@ def fit(
             model.pretrained[modality] = PretrainedEncoder(feature, settings)
     monitor = monitored(job)
     checkpoint = ModelCheckpoint(folder, "checkpoint", monitor, mode="max", save_weights_only=True)
-    meter = CostMeter()
+    meter = CostMeter(energy=execution.devices == 1 and not execution.shares_gpus)
     common: dict[str, Any] = {
         "precision": spec.precision,
-        "accelerator": "auto",
         # On CUDA some kernels have no deterministic form; on the CPU all have, and a repeated run gives the same bits.
         "deterministic": "warn" if torch.cuda.is_available() else True,
         "logger": list(loggers),
@@ -371,7 +370,7 @@ def fit(
         parallel.leave()
         if not first:
             return None
-        trainer = L.Trainer(devices=1, callbacks=[meter], enable_checkpointing=False, **common)
+        trainer = L.Trainer(callbacks=[meter], enable_checkpointing=False, **common, **parallel.trainer_options(1))
     best = checkpoint.best_model_path
     validation = trainer.validate(model, data, ckpt_path=best, verbose=False)[0]
     _log_confusion(loggers, model, "val", plan.classes)
