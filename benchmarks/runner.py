@@ -5,6 +5,7 @@ one is recorded and the rest go on.
 """
 
 import logging
+import os
 import time
 import traceback
 import warnings
@@ -42,6 +43,9 @@ from zoo.base import ClassROCAUC, FusionModule, Training, score_metrics, weighte
 from zoo.nn.pretrained import Encoder, PretrainedEncoder, encoder_input
 
 log = logging.getLogger(__name__)
+
+# Lightning sets it as well, but later than the first matrix product of a process that extracts features, which is when it counts.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 class Outcome(NamedTuple):
