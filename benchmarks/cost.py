@@ -106,13 +106,14 @@ class CostMeter(L.Callback):
         test_seconds: Wall time of the one pass over the test split.
         peak_memory_mib: Highest resident memory of this process while training (on the CPU, the libraries included), or the
             highest memory allocated on the card.
-        energy_joules: What the card used during the fit, whoever used it; None where none reports it.
+        energy_joules: What the card used during the fit; None where none reports it, or others are on it.
         flops_per_utterance: As of `flops_per_utterance`, for one item of median size.
         latency_ms: Median and 95th percentile of `latencies` for that item.
     """
 
-    def __init__(self) -> None:
-        """Start at zero."""
+    def __init__(self, energy: bool = True) -> None:
+        """Start at zero; without ``energy`` where the card isn't the run's alone, since its counter is the whole card's."""
+        self._counts_energy = energy
         self.train_seconds = self.test_seconds = self.peak_memory_mib = 0.0
         self.energy_joules: float | None = None
         self.flops_per_utterance = 0
@@ -145,11 +146,12 @@ class CostMeter(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget earlier peaks."""
-        if pl_module.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(pl_module.device)
+        device = trainer.strategy.root_device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
         else:
             _reset_resident_peak()
-        self._energy_before = _energy_joules(pl_module.device)
+        self._energy_before = _energy_joules(device) if self._counts_energy else None
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -164,14 +166,15 @@ class CostMeter(L.Callback):
         """Stop it, where there was no validation."""
         self._stop_training(pl_module)
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Read the peak and the energy."""
-        if pl_module.device.type == "cuda":
-            self.peak_memory_mib = torch.cuda.max_memory_allocated(pl_module.device) / _MIB
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Read the peak and the energy, before Lightning moves the model back to the CPU and clears the card."""
+        device = trainer.strategy.root_device
+        if device.type == "cuda":
+            self.peak_memory_mib = torch.cuda.max_memory_allocated(device) / _MIB
         else:
             self.peak_memory_mib = _resident_peak() / _MIB
-        if self._energy_before is not None:
-            self.energy_joules = cast("float", _energy_joules(pl_module.device)) - self._energy_before
+        if self._energy_before is not None and (after := _energy_joules(device)) is not None:
+            self.energy_joules = after - self._energy_before
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""

@@ -141,10 +141,16 @@ def interruptible() -> Iterator[None]:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    """The GPUs, or parts of divided ones (MIG), that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
     names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     count = torch.cuda.device_count()
+    if count and names and _is_part(names[0]):
+        return names  # a process sees the first of them only, so PyTorch counts one
     return names[:count] or [str(number) for number in range(count)]
+
+
+def _is_part(name: str) -> bool:
+    return name.startswith("MIG-")
 
 
 def local_slots(execution: Execution) -> list[str | None]:
@@ -158,6 +164,8 @@ def local_slots(execution: Execution) -> list[str | None]:
         if execution.per_gpu:
             raise ExecutionError("--per-gpu counts runs on each GPU, but PyTorch finds none here; use --jobs")
         return [None] * execution.jobs
+    if each > 1 and _is_part(gpus[0]):
+        raise ExecutionError(f"--devices {each}: a process sees only one part of a divided GPU (MIG); leave --devices at 1")
     if each > len(gpus):
         raise ExecutionError(f"--devices {each}: only {len(gpus)} GPUs are visible ({', '.join(gpus)})")
     groups = [",".join(gpus[first : first + each]) for first in range(0, len(gpus) - each + 1, each)]

@@ -319,6 +319,7 @@ def _row(spec: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         "_task": task_of(result),
         "_device": result["environment"]["device"],
         "_revision": result["environment"]["revision"],
+        "_at_a_time": _at_a_time(result["environment"].get("execution", {})),  # older results don't say
         "_absent": _text(spec.get("absent", {})),
         "_utterances": _text(utterances),
         "_caveats": _text(result["caveats"]),
@@ -433,11 +434,26 @@ def _captions(rows: pd.DataFrame, superseded: int) -> list[str]:
         f"coverage: {counts['usable']} of {counts['named']} utterances ({100 * counts['usable'] / counts['named']:.1f} %)",
         f"device {', '.join(sorted(set(rows['_device'])))}; revision {', '.join(sorted({str(r) for r in rows['_revision']}))}",
     ]
+    if (at_a_time := set(rows["_at_a_time"])) != {_ALONE}:
+        facts.append(f"costs measured with {' or '.join(sorted(at_a_time))} at a time")
     facts += absent_notes(json.loads(first["_absent"]))
     facts += dict.fromkeys(caveat for caveats in rows["_caveats"].unique() for caveat in json.loads(caveats))
     if superseded:
         facts.append(f"{superseded} older runs of the same method, fold and seed are not counted")
     return facts
+
+
+_ALONE = "one run"
+
+
+def _at_a_time(execution: Mapping[str, Any]) -> str:
+    """How many runs there were while one's costs were measured, as `benchmarks.spec.Execution.conditions` tells."""
+    if execution.get("executor") == "ray":
+        return "as many runs as the Ray cluster took"
+    if count := execution.get("per_gpu", 0):
+        return f"{count} run{'s' * (count > 1)} on each GPU"
+    count = execution.get("jobs", 1)
+    return f"{count} runs" if count > 1 else _ALONE
 
 
 def _names(rows: pd.DataFrame) -> dict[str, list[str]]:

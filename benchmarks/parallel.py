@@ -43,11 +43,13 @@ def rank() -> int:
 
 
 def trainer_options(devices: int) -> dict[str, Any]:
-    """What `lightning.Trainer` must be told to train on ``devices``."""
+    """What `lightning.Trainer` must be told to train on ``devices``: CUDA's, or else the CPU's."""
+    # Not "auto": on an Apple laptop that is MPS, which isn't CUDA's arithmetic and lacks float64.
+    kind = {"accelerator": "cuda" if torch.cuda.is_available() else "cpu", "devices": devices}
     if devices == 1:
-        return {"devices": 1}
+        return kind
     return {
-        "devices": devices,
+        **kind,
         # Parameters may go unused in a step: those of a modality that no item of it has.
         "strategy": "ddp_find_unused_parameters_true",
         "plugins": [LightningEnvironment()],  # it finds the processes of `launch`, on clusters with a scheduler too

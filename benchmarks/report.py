@@ -37,7 +37,7 @@ from benchmarks.leaderboard import (
     row_names,
 )
 from benchmarks.plots import COLOURS, critical_difference_figure, pareto_figure, pareto_optimal
-from benchmarks.results import COST_NAMES, COSTS, NothingStoredError, ResultError, read_predictions, read_result
+from benchmarks.results import COST_NAMES, NothingStoredError, ResultError, read_predictions, read_result, shown_costs
 from benchmarks.tables import LEFT, LONG
 from datamodules.corruptions import CORRUPTIONS
 from datamodules.page import inline_svg, render
@@ -240,9 +240,9 @@ def _confusion(results: Sequence[Json]) -> Json:
 
 
 def _pareto(rows: pd.DataFrame, number: int, headline: str) -> list[Json]:
-    """Score against every cost that is known, a figure each."""
+    """Score against every cost that is known and none that repeats another, a figure each."""
     found = []
-    for cost in COSTS:
+    for cost in shown_costs(rows):
         values = rows[cost].to_numpy(float)
         if not (np.isfinite(values) & (values > 0)).any():
             continue

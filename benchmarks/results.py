@@ -36,6 +36,7 @@ MULTILABEL_METRICS = ("mean_weighted_accuracy", "mean_weighted_f1", "mean_roc_au
 CLASS_METRICS = ("weighted_accuracy", "weighted_f1", "roc_auc")
 COSTS = (
     "parameters",
+    "trainable_parameters",
     "flops_per_utterance",
     "train_seconds",
     "train_utterances_per_second",
@@ -49,6 +50,7 @@ COSTS = (
 
 COST_NAMES = {
     "parameters": "parameters",
+    "trainable_parameters": "trainable parameters",
     "flops_per_utterance": "FLOPs per utterance",
     "train_seconds": "training time, s",
     "train_utterances_per_second": "utterances per second in training",
@@ -60,13 +62,24 @@ COST_NAMES = {
 }
 """What an axis says of each of `COSTS`."""
 
+
+def _thousands(count: float) -> str:
+    return f"{count / 1e6:.2f} M" if count >= 1e5 else f"{count / 1e3:.1f} k"
+
+
+def _milliseconds(ms: float) -> str:
+    return f"{ms:.2f}" if ms < 10 else f"{ms:.1f}"
+
+
 _COST_TITLES: dict[str, tuple[str, Callable[[float], str]]] = {
-    "parameters": ("parameters", lambda n: f"{n / 1e6:.2f} M" if n >= 1e5 else f"{n / 1e3:.1f} k"),
+    "parameters": ("parameters", _thousands),
+    "trainable_parameters": ("trainable", _thousands),
     "flops_per_utterance": ("MFLOPs/utt", lambda n: f"{n / 1e6:.3g}" if n < 1e9 else f"{n / 1e6:.0f}"),
     "train_seconds": ("training s", lambda s: f"{s:.1f}"),
     "train_utterances_per_second": ("train utt/s", lambda n: f"{n:.0f}"),
     "test_utterances_per_second": ("test utt/s", lambda n: f"{n:.0f}"),
-    "latency_p50_ms": ("latency ms", lambda ms: f"{ms:.2f}" if ms < 10 else f"{ms:.1f}"),
+    "latency_p50_ms": ("latency ms", _milliseconds),
+    "latency_p95_ms": ("p95 ms", _milliseconds),
     "peak_memory_mib": ("peak MiB", lambda n: f"{n:.0f}"),
     "energy_joules": ("energy kJ", lambda j: f"{j / 1000:.2f}"),
 }
@@ -211,13 +224,16 @@ def cost_values(result: dict[str, Any]) -> dict[str, float]:
     return {name: math.nan if costs.get(name) is None else costs[name] for name in COSTS}
 
 
+def shown_costs(rows: pd.DataFrame) -> list[str]:
+    """Those of `COSTS` that say something about a table's rows: some row has one; the trainable parameters aren't simply all."""
+    all_train = (rows["trainable_parameters"].fillna(rows["parameters"]) == rows["parameters"]).all()
+    return [name for name in COSTS if rows[name].notna().any() and not (name == "trainable_parameters" and all_train)]
+
+
 def cost_columns(rows: pd.DataFrame) -> dict[str, list[str]]:
-    """The costs of a table's rows for reading, by title; a dash where one is unknown, no column where none is known."""
-    return {
-        title: ["–" if math.isnan(value) else write(value) for value in rows[name]]
-        for name, (title, write) in _COST_TITLES.items()
-        if rows[name].notna().any()
-    }
+    """The `shown_costs` of a table's rows for reading, by title; a dash where one is unknown."""
+    written = {name: _COST_TITLES[name] for name in shown_costs(rows)}
+    return {title: ["–" if math.isnan(value) else write(value) for value in rows[name]] for name, (title, write) in written.items()}
 
 
 def read_failures(out: Path) -> Iterator[tuple[str, dict[str, Any]]]:

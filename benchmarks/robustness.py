@@ -24,6 +24,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import ValidationError
 
+from benchmarks import parallel
 from benchmarks.execute import interruptible
 from benchmarks.leaderboard import KEYS, TITLES, absent_notes, condition_of, identity_of, percentages, row_options
 from benchmarks.plots import degree_figure
@@ -225,12 +226,11 @@ def _predict(model: FusionModule, run: Run, utterances: Utterances, workers: int
     stored = json.loads((run.folder / "result.json").read_text(encoding="utf-8"))["spec"]
     trainer = L.Trainer(
         precision=stored["precision"],
-        accelerator="auto",
-        devices=1,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        **parallel.trainer_options(1),
     )
     with interruptible():
         trainer.test(model, data_module(run.job, workers, utterances), verbose=False)

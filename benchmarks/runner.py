@@ -7,6 +7,7 @@ one is recorded and the rest go on.
 import errno
 import gc
 import logging
+import os
 import shutil
 import time
 import traceback
@@ -41,6 +42,7 @@ from datamodules.features.transformer import HiddenStates
 from datamodules.problems import UnknownNameError
 from datamodules.protocols import Plan, apply_protocol, protocol_task
 from datamodules.store import FeatureStore
+from datamodules.workers import StartError
 from zoo import create, get_method, list_methods
 from zoo.base import ClassROCAUC, FusionModule, Training, score_metrics, weighted_accuracies, weighted_f1s
 from zoo.nn.pretrained import Encoder, PretrainedEncoder, encoder_input
@@ -51,6 +53,8 @@ DEATHS = (BrokenProcessPool, torch.OutOfMemoryError, torch.AcceleratorError)
 """Ends of a run that may be no fault of its method: memory that other runs hold, a GPU that an earlier error made unusable."""
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE, errno.EIO)
 """What a full or lost file system answers; the next run would fare no better."""
+# Lightning sets it as well, but later than the first matrix product of a process that extracts features, which is when it counts.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 class Outcome(NamedTuple):
@@ -261,7 +265,7 @@ def _run_and_record(job: Job, out: Path, partial: Path, execution: Execution, st
         shutil.rmtree(partial, ignore_errors=True)
         traceback.clear_frames(error.__traceback__)  # they hold the model
         _release_memory(error)
-        if isinstance(error, (*DEATHS, ExecutionError)) or (isinstance(error, OSError) and error.errno in _STORAGE):
+        if isinstance(error, (*DEATHS, ExecutionError, StartError)) or (isinstance(error, OSError) and error.errno in _STORAGE):
             raise
         results.record_failure(out, job.spec.run_id, spec, message, told)
         return Outcome(job.spec, "failed", results.failure_file(out, job.spec.run_id), message)
@@ -326,7 +330,7 @@ def _fit_and_test_logged(
         "features": {"audio": str(job.audio), "text": str(job.text)},
         "caveats": [*plan.caveats, *model.caveats, *job.utterances.notes, *parallel.caveats(execution.devices)],
         "suite": job.suite,
-        "environment": environment(model.trainer.strategy.root_device),
+        "environment": {**environment(model.trainer.strategy.root_device), "execution": execution.conditions()},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }, predictions
 
@@ -384,10 +388,9 @@ def fit(
             model.pretrained[modality] = PretrainedEncoder(feature, settings)
     monitor = monitored(job)
     checkpoint = ModelCheckpoint(folder, "checkpoint", monitor, mode="max", save_weights_only=True)
-    meter = CostMeter()
+    meter = CostMeter(energy=execution.devices == 1 and not execution.shares_gpus)
     common: dict[str, Any] = {
         "precision": spec.precision,
-        "accelerator": "auto",
         # On CUDA some kernels have no deterministic form; on the CPU all have, and a repeated run gives the same bits.
         "deterministic": "warn" if torch.cuda.is_available() else True,
         "logger": list(loggers),
@@ -411,7 +414,7 @@ def fit(
         parallel.leave()
         if not first:
             return None
-        trainer = L.Trainer(devices=1, callbacks=[meter], enable_checkpointing=False, **common)
+        trainer = L.Trainer(callbacks=[meter], enable_checkpointing=False, **common, **parallel.trainer_options(1))
     best = checkpoint.best_model_path
     validation = trainer.validate(model, data, ckpt_path=best, verbose=False)[0]
     _log_confusion(loggers, model, "val", plan.classes)

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -90,6 +90,15 @@ class Execution:
                 raise ExecutionError(f"--{option} is {value}; it must be at least {least}")
         if self.per_gpu > 1 and self.devices > 1:
             raise ExecutionError("--per-gpu puts several runs on a GPU, --devices puts a run on several; choose one")
+
+    @property
+    def shares_gpus(self) -> bool:
+        """Whether several runs may be on one GPU at a time; ``jobs`` may be more than there are GPUs."""
+        return self.per_gpu > 1 or (self.executor == "local" and not self.per_gpu and self.jobs > 1)
+
+    def conditions(self) -> dict[str, Any]:
+        """What the costs of a run depend on, as results hold it."""
+        return {name: value for name, value in asdict(self).items() if name not in {"address", "loggers"}}
 
 
 _EXTRAS = ("ray", "wandb", "mlflow")

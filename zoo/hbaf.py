@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from datamodules.batch import AUDIO, TEXT, Batch
 from zoo.base import FusionModule, Output, Published, Training, Variant
-from zoo.nn import BiLSTM, Convolution, LocalAttention, MaskedNorm, masked_functionals, masked_mean, masked_softmax
+from zoo.nn import BiLSTM, Convolution, LocalAttention, MaskedNorm, masked_functionals, masked_mean, masked_softmax, run_recurrent
 
 
 def _audio_rows(name: str, feature: str, figures: tuple[float, float], without: tuple[float, float]) -> dict[str, Variant]:
@@ -384,10 +384,10 @@ class _TextContext(nn.Module):
         context = weights @ own  # (3): zero for the first utterance
         relations = self._relations(own, comet, real)
         first = [own] if self.wiring == "cosmic" else []
-        external, _ = self.external(torch.cat([*first, *relations[0], context], dim=-1))  # (4)
-        internal, _ = self.internal(torch.cat([*relations[1], context], dim=-1))  # (5)
+        external = run_recurrent(self.external, torch.cat([*first, *relations[0], context], dim=-1))  # (4)
+        internal = run_recurrent(self.internal, torch.cat([*relations[1], context], dim=-1))  # (5)
         last = internal if self.wiring == "cosmic" else context
-        purpose, _ = self.purpose(torch.cat([*relations[2], last], dim=-1))  # (6)
+        purpose = run_recurrent(self.purpose, torch.cat([*relations[2], last], dim=-1))  # (6)
         states: Tensor = self.out(self.dropout(torch.cat([external, internal, purpose], dim=-1)))
         return (states + own if self.residual else states), weights
 

@@ -1,6 +1,7 @@
 """Costs: operations against a count by hand, and a measurement that leaves no trace in the result."""
 
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -159,3 +160,52 @@ def test_costs_of_a_run_without_an_energy_counter() -> None:
     assert (found["parameters"], found["trainable_parameters"]) == (D * H + H, 0)
     assert (found["train_utterances_per_second"], found["test_utterances_per_second"]) == (25.0, 5.0)
     assert (found["latency_p50_ms"], found["latency_p95_ms"], found["energy_joules"]) == (1.5, 2.5, None)
+
+
+@pytest.mark.parametrize(
+    ("energy", "counter", "expected"),
+    [
+        (True, [1000.0, 1250.5], 250.5),
+        (True, [1000.0, None], None),  # a counter that fails costs no run
+        (True, [None, 5.0], None),
+        (False, [1000.0, 1250.5], None),
+    ],
+)
+def test_a_cards_peak_and_energy_are_read_from_the_card(
+    monkeypatch: pytest.MonkeyPatch, energy: bool, counter: list[float | None], expected: float | None
+) -> None:
+    """The trainer knows the card; the model is not asked, since Lightning moves it back to the CPU when the fit is over."""
+    card, peaks, counts = torch.device("cuda", 1), {}, iter(counter)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peaks.update({device: 0}))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peaks[device])
+    monkeypatch.setattr("benchmarks.cost._energy_joules", lambda device: next(counts) if device == card else None)
+    meter, trainer, model = CostMeter(energy), SimpleNamespace(strategy=SimpleNamespace(root_device=card)), Probe(nn.Linear(D, H))
+    meter.on_fit_start(trainer, model)  # type: ignore[arg-type]
+    peaks[card] = 3 * 2**20
+    meter.on_train_end(trainer, model)  # type: ignore[arg-type]
+    assert (meter.peak_memory_mib, meter.energy_joules) == (3.0, expected)
+
+
+def test_the_peak_is_read_before_the_card_is_cleared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    order: list[str] = []
+    monkeypatch.setattr("benchmarks.cost._resident_peak", lambda: order.append("peak") or 0.0)
+
+    class Fit(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(1, 1)
+
+        def training_step(self, batch: list[torch.Tensor], _: int) -> torch.Tensor:
+            return self.layer(batch[0]).sum()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters())
+
+        def cpu(self) -> "Fit":
+            order.append("moved back")
+            return super().cpu()
+
+    quiet: Any = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = L.Trainer(max_epochs=1, accelerator="cpu", callbacks=[CostMeter()], default_root_dir=tmp_path, **quiet)
+    trainer.fit(Fit(), torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(2, 1))))
+    assert order[:2] == ["peak", "moved back"]

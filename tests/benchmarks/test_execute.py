@@ -19,7 +19,7 @@ import torch
 from typer.testing import CliRunner
 
 import zoo
-from benchmarks import Suite, bench, read_leaderboard
+from benchmarks import Suite, bench, parallel, read_leaderboard
 from benchmarks.cli import app
 from benchmarks.execute import local_slots, visible_gpus
 from benchmarks.results import partial_folder, read_results, run_lock
@@ -355,6 +355,35 @@ def test_gpus_keep_the_names_that_the_user_gave_them(monkeypatch: pytest.MonkeyP
     assert visible_gpus() == ["3", "GPU-7e"]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert visible_gpus() == []
+
+
+def test_parts_of_a_divided_gpu_are_one_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)  # what PyTorch says of however many parts
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a,MIG-b")
+    assert local_slots(Execution(per_gpu=2)) == ["MIG-a", "MIG-b", "MIG-a", "MIG-b"]
+    with pytest.raises(ExecutionError, match="--devices 2: a process sees only one part of a divided GPU"):
+        local_slots(Execution(devices=2))
+
+
+@pytest.mark.parametrize(
+    ("execution", "shared"),
+    [
+        (Execution(), False),
+        (Execution(jobs=2), True),
+        (Execution(jobs=2, per_gpu=1), False),
+        (Execution(per_gpu=2), True),
+        (Execution(devices=2), False),
+    ],
+)
+def test_whether_a_card_is_one_runs_alone(execution: Execution, shared: bool) -> None:
+    assert execution.shares_gpus == shared
+
+
+@pytest.mark.parametrize(("cuda", "expected"), [(True, "cuda"), (False, "cpu")])
+def test_runs_are_on_cuda_or_the_cpu_and_nothing_else(monkeypatch: pytest.MonkeyPatch, cuda: bool, expected: str) -> None:
+    """Where there is no CUDA, Lightning's own choice may be an Apple laptop's MPS."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    assert [parallel.trainer_options(devices)["accelerator"] for devices in (1, 2)] == [expected] * 2
 
 
 @pytest.mark.parametrize(

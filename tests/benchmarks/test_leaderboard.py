@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import read_leaderboard
+from benchmarks.leaderboard import Part
 from benchmarks.results import COSTS, METRICS, ResultError, record_failure
 from benchmarks.runner import scores
 
@@ -163,10 +165,54 @@ def test_costs_that_older_results_lack_are_a_dash(tmp_path: Path) -> None:
     assert table.loc["old", ["flops_per_utterance", "latency_p50_ms", "energy_joules"]].isna().all()
     rows = [[cell.strip() for cell in line.split("|")] for line in board.to_markdown().splitlines() if line.startswith("|")]
     cells = {row[1]: row for row in reversed(rows)}  # the first table's rows come last, and count
-    for method, flops, latency in (("new", "1.5", "2.50"), ("old", "–", "–")):
+    for method, flops, latency, p95 in (("new", "1.5", "2.50", "3.00"), ("old", "–", "–", "–")):
         assert cells[method][cells["method"].index("MFLOPs/utt")] == flops
         assert cells[method][cells["method"].index("latency ms")] == latency
+        assert cells[method][cells["method"].index("p95 ms")] == p95
     assert "energy" not in board.to_markdown()
+
+
+def test_trainable_parameters_are_shown_where_some_are_not_trained(tmp_path: Path) -> None:
+    for name in ("whole", "frozen"):
+        write_run(tmp_path, name, 0, 0.6)
+        edit_result(tmp_path, name, lambda result: result["costs"].update(trainable_parameters=1000))
+    board = read_leaderboard(tmp_path)
+    assert board.table["trainable_parameters"].tolist() == [1000, 1000]
+    assert "trainable" not in board.to_markdown()
+    edit_result(tmp_path, "frozen", lambda result: result["costs"].update(trainable_parameters=10))
+    (costs,) = (part.columns for part in board_parts(tmp_path) if part.title == "Costs")
+    assert dict(zip(costs["method"], costs["trainable"], strict=True)) == {"whole": "1.0 k", "frozen": "0.0 k"}
+
+
+@pytest.mark.parametrize(
+    ("executions", "expected"),
+    [
+        ([None, {"executor": "local", "jobs": 1, "per_gpu": 0}], None),
+        ([{"executor": "local", "jobs": 4, "per_gpu": 0}] * 2, "4 runs"),
+        ([None, {"executor": "local", "jobs": 4, "per_gpu": 3}], "3 runs on each GPU or one run"),
+        ([{"executor": "ray", "jobs": 1, "per_gpu": 0}] * 2, "as many runs as the Ray cluster took"),
+    ],
+)
+def test_a_table_says_how_many_runs_shared_the_machine(tmp_path: Path, executions: list[dict | None], expected: str | None) -> None:
+    for name, execution in zip(("a", "b"), executions, strict=True):
+        write_run(tmp_path, name, 0, 0.6)
+        if execution is not None:
+            edit_result(tmp_path, name, lambda result, e=execution: result["environment"].update(execution=e))
+    (caption,) = read_leaderboard(tmp_path).captions.values()
+    found = [line for line in caption if line.startswith("costs measured")]
+    assert found == ([] if expected is None else [f"costs measured with {expected} at a time"])
+
+
+def edit_result(out: Path, name: str, change: Callable[[dict], object]) -> None:
+    (file,) = out.glob(f"{name}-*/result.json")
+    result = json.loads(file.read_text())
+    change(result)
+    file.write_text(json.dumps(result))
+
+
+def board_parts(out: Path) -> list[Part]:
+    board = read_leaderboard(out)
+    return list(board.parts(board.table, published=False))
 
 
 def test_no_results_and_damaged_results_say_what_to_do(tmp_path: Path) -> None:

@@ -98,6 +98,26 @@ def test_both_directions_equal_a_packed_network(kind_of: type[BiLSTM | BiGRU], p
 
 
 @pytest.mark.parametrize("kind_of", [BiLSTM, BiGRU])
+def test_autocast_leaves_recurrent_networks_their_precision(kind_of: type[BiLSTM | BiGRU]) -> None:
+    """Not float16, in which a card would compute them under bfloat16 too, nor bfloat16, what the CPU would do."""
+    block, mask = kind_of(5, 7), mask_of(9, 1, 4)
+    x = torch.randn(3, 9, 5).bfloat16().float().requires_grad_()
+    states = block(x, mask)
+    gradient = torch.autograd.grad(states.sum(), x)
+    with torch.autocast("cpu", torch.bfloat16):
+        same, after_a_linear_layer = block(x, mask), block(x.bfloat16(), mask)
+    assert torch.equal(same, states)
+    assert torch.equal(after_a_linear_layer, states)
+    assert torch.equal(torch.autograd.grad(same.sum(), x)[0], gradient[0])
+
+
+@pytest.mark.parametrize("kind_of", [BiLSTM, BiGRU])
+def test_gradients_of_both_directions_are_those_of_finite_differences(kind_of: type[BiLSTM | BiGRU]) -> None:
+    block, mask = kind_of(2, 3, layers=2).double(), mask_of(4, 0, 3)
+    assert torch.autograd.gradcheck(lambda x: block(x, mask), (torch.randn(3, 4, 2).double().requires_grad_(),))
+
+
+@pytest.mark.parametrize("kind_of", [BiLSTM, BiGRU])
 def test_both_directions_of_nothing_are_zero(kind_of: type[BiLSTM | BiGRU]) -> None:
     out = kind_of(5, 7)(torch.randn(2, 3, 5), mask_of(3, 0))
     assert out.isfinite().all()

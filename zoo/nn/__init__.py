@@ -3,7 +3,7 @@
 from zoo.nn.attention import CrossAttention, LocalAttention, MultiHeadAttention
 from zoo.nn.encoders import Convolution, make_encoder
 from zoo.nn.pooling import MaskedNorm, masked_functionals, masked_mean, masked_softmax, masked_statistics
-from zoo.nn.recurrent import BiGRU, BiLSTM
+from zoo.nn.recurrent import BiGRU, BiLSTM, run_recurrent
 
 __all__ = [
     "BiGRU",
@@ -18,4 +18,5 @@ __all__ = [
     "masked_mean",
     "masked_softmax",
     "masked_statistics",
+    "run_recurrent",
 ]

@@ -1,9 +1,39 @@
-"""Bidirectional LSTM and GRU that padding can't reach."""
+"""Bidirectional LSTM and GRU that padding can't reach, and a recurrent network's precision."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+
+def run_recurrent(network: nn.Module, x: Tensor) -> Tensor:
+    """States of every step of an LSTM or GRU, in the precision of its weights whatever autocast says: (B, T, D) -> (B, T, hidden).
+
+    On CUDA autocast runs recurrent layers in float16 even when it is asked for bfloat16 (PyTorch 2.11, AutocastRNN.cpp), and bf16
+    training scales no loss: gradients of one step among hundreds, a millionth and less, would be cut to a digit or to zero.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        states: Tensor = network(x.to(next(network.parameters()).dtype))[0]
+    return states
+
+
+class _Mirrored(torch.autograd.Function):
+    """Sequences read from their own last position. Done twice it changes nothing, so the gradient is mirrored likewise.
+
+    Autograd's own gradient of ``gather`` adds up what was taken from one place; on CUDA that is a sort of all B T D numbers, to be
+    deterministic, though here every place is taken from once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mirror: Tensor) -> Tensor:  # noqa: ANN401
+        """(B, T, D) and the position (B, T, 1) that each one takes the place of."""
+        ctx.save_for_backward(mirror)
+        return x.gather(1, mirror.expand_as(x))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        (mirror,) = ctx.saved_tensors
+        return gradients[0].gather(1, mirror.expand_as(gradients[0])), None
 
 
 class _Bidirectional(nn.Module):
@@ -47,11 +77,14 @@ class _Bidirectional(nn.Module):
         mirror = torch.where(steps <= last, last - steps, steps).unsqueeze(-1)  # (B, T, 1): each sequence reversed in place
         for ahead, back in zip(self.ahead, self.back, strict=True):
             x = self.dropout(x)
-            forward, _ = ahead(x)
-            backward, _ = back(x.gather(1, mirror.expand_as(x)))
-            backward = backward.gather(1, mirror.expand_as(backward))
-            x = torch.cat([forward, backward], dim=-1) * mask.unsqueeze(-1)
+            forward, backward = run_recurrent(ahead, x), run_recurrent(back, _mirrored(x, mirror))
+            x = torch.cat([forward, _mirrored(backward, mirror)], dim=-1) * mask.unsqueeze(-1)
         return x
+
+
+def _mirrored(x: Tensor, mirror: Tensor) -> Tensor:
+    mirrored: Tensor = _Mirrored.apply(x, mirror)  # type: ignore[no-untyped-call]
+    return mirrored
 
 
 class BiLSTM(_Bidirectional):
