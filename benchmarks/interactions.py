@@ -36,6 +36,7 @@ from benchmarks.results import (
     from_bits,
     read_newest,
     read_predictions,
+    read_stored,
     task_of,
     true_labels,
 )
@@ -191,7 +192,7 @@ def _masked(run: dict[str, Any], name: str) -> float:
     file = run["folder"] / FOLDER / f"{name}.parquet"
     if not file.is_file():
         return float("nan")
-    return float(scores(pd.read_parquet(file), run["classes"], run["task"])[run["headline"]])
+    return float(scores(read_stored(file, "'fusion-zoo robustness'"), run["classes"], run["task"])[run["headline"]])
 
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:

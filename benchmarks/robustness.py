@@ -35,7 +35,9 @@ from benchmarks.results import (
     decisions,
     made_by_another_version,
     read_newest,
+    read_predictions,
     read_results,
+    read_stored,
     run_lock,
     task_of,
 )
@@ -236,7 +238,7 @@ def _predict(model: FusionModule, run: Run, utterances: Utterances, workers: int
 
 def _check(run: Run, found: pd.DataFrame) -> None:
     """Refuse a checkpoint that isn't what made the stored predictions."""
-    stored = pd.read_parquet(run.folder / "predictions.parquet")
+    stored = read_predictions(run.folder)
     one, other = (decisions(predictions, run.job.plan.classes, run.job.plan.task) for predictions in (stored, found))
     differ = float((one != other).mean())
     if differ > SAME:
@@ -271,7 +273,7 @@ def read_robustness(out: Path | str) -> pd.DataFrame:
         }
         for file in sorted((Path(out) / name / FOLDER).glob("*.parquet")):
             corruption, _, degree = file.stem.partition("=")
-            scored = scores(pd.read_parquet(file), spec["classes"], task)
+            scored = scores(read_stored(file, "'fusion-zoo robustness'"), spec["classes"], task)
             found.append(facts | {"corruption": corruption, "degree": float(degree or 0)} | {m: scored[m] for m in metrics})
         for modality, share in (("audio", absent.audio), ("text", absent.text)):
             if share and share == absent.audio + absent.text:

@@ -27,7 +27,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from benchmarks.results import Numbers, ResultError, decisions, from_bits, true_labels
+from benchmarks.results import Numbers, ResultError, decisions, from_bits, read_stored, true_labels
 
 if TYPE_CHECKING:
     from datamodules.batch import Task  # loads torch
@@ -102,7 +102,7 @@ def read_predictions(files: Iterable[RunFile], classes: Sequence[str], task: "Ta
     another run has doesn't count at all: in the published track, methods may read slightly different data.
 
     Raises:
-        ResultError: If a run has no predictions, or none for these classes.
+        ResultError: If a run has no predictions, damaged ones, or none for these classes.
     """
     columns = [f"p_{label}" for label in classes]
     folds: dict[int, pd.DataFrame] = {}
@@ -112,7 +112,7 @@ def read_predictions(files: Iterable[RunFile], classes: Sequence[str], task: "Ta
             raise ResultError(
                 f"{path} is missing; remove its folder and run the suite again, or go without statistics (--no-stats)"
             )
-        frame = pd.read_parquet(path)
+        frame = read_stored(path)
         if missing := [column for column in columns if column not in frame]:
             raise ResultError(f"{path} has no column {missing[0]}; remove its folder and run the suite again")
         predicted = decisions(frame, classes, task)

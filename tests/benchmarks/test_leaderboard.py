@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from benchmarks import read_leaderboard
 from benchmarks.results import COSTS, METRICS, ResultError, record_failure
 from benchmarks.runner import scores
+from benchmarks.tables import booktabs, document
 
 KEYS = ["method", "variant", "track", "corpus", "protocol"]
 
@@ -329,18 +331,36 @@ def test_latex_has_the_best_bold_ties_marked_and_names_escaped(tmp_path: Path) -
     assert r"\usepackage{booktabs}" in text
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex isn't installed")
+def compiled(folder: Path, text: str) -> str:
+    """What pdfLaTeX says of a document; an error fails the test."""
+    (folder / "table.tex").write_text(text, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+    said = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, said[-1500:]
+    return said
+
+
+WITH_LATEX = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex isn't installed")
+
+
+@WITH_LATEX
+def test_long_and_many_latex_tables_keep_every_row_on_a_page(tmp_path: Path) -> None:
+    columns = {"method": [f"method_{number}" for number in range(15)], "UAR": ["50.0 ± 0.1"] * 15}
+    many = compiled(tmp_path, document([booktabs(columns, "a caption", ["中 a note"])] * 60))
+    assert int(re.findall(r"Output written on table.pdf \((\d+) pages", many)[0]) >= 15
+    rows = {"source": ["some words of a sentence " * 8] * 60, "value": ["1.0"] * 60}
+    assert "Float too large" not in compiled(tmp_path, document([booktabs(rows, "a long caption " * 20, ["a note " * 30] * 5)]))
+
+
+@WITH_LATEX
 def test_latex_compiles_as_it_is(tmp_path: Path) -> None:
     nasty = '_ % & # $ { } ~ ^ \\ < > " | é Δ 中 ħ'
     write_run(tmp_path / "runs", "a_method", 0, 0.8, variant=nasty, options={"x": 1}, corpus="meld 1", protocol="meld7@1")
     write_run(tmp_path / "runs", "hcam", 0, 0.7, corpus="meld 1", protocol="meld7@1")
-    (tmp_path / "table.tex").write_text(read_leaderboard(tmp_path / "runs").to_latex(published=True), encoding="utf-8")
-    done = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"], cwd=tmp_path, capture_output=True, check=False
-    )
-    assert done.returncode == 0, done.stdout.decode(errors="replace")[-1500:]
+    said = compiled(tmp_path, read_leaderboard(tmp_path / "runs").to_latex(published=True))
     assert (tmp_path / "table.pdf").stat().st_size > 10_000
-    assert b"Overfull" not in done.stdout
+    assert "Overfull" not in said
 
 
 def test_published_figures_stand_beside_ours_only_under_the_same_protocol(tmp_path: Path) -> None:

@@ -121,6 +121,12 @@ def test_reading_puts_runs_beside_each_other_whatever_their_order(tmp_path: Path
 
 def test_reading_names_the_file_and_the_remedy(tmp_path: Path) -> None:
     file = tmp_path / "predictions.parquet"
+    frame(1).to_parquet(file)
+    for damaged in (b"", b"no parquet", file.read_bytes()[:-100]):
+        (tmp_path / "damaged.parquet").write_bytes(damaged)
+        with pytest.raises(ResultError, match=r"damaged.parquet can't be read .* remove its folder and run the suite again"):
+            read_predictions([RunFile("m", 0, 0, tmp_path / "damaged.parquet")], CLASSES)
+    file.unlink()
     with pytest.raises(ResultError, match=r"predictions.parquet is missing; remove its folder"):
         read_predictions([RunFile("m", 0, 0, file)], CLASSES)
     frame(1, classes=("a", "b")).to_parquet(file)
