@@ -30,7 +30,9 @@ from benchmarks.leaderboard import (
     Leaderboard,
     Part,
     condition_of,
+    corpus_name,
     interval,
+    p_value,
     published_parts,
     rank_columns,
     read_leaderboard,
@@ -101,7 +103,7 @@ def read_report(out: Path | str, texts: bool = False, clips: int = 0, statistics
             | {"examples": _examples(rows, runs, results, out, texts, clips)}
         )
     return {
-        "title": f"Fusion Zoo: {', '.join(dict.fromkeys(board.table['corpus']))}",
+        "title": f"Fusion Zoo: {', '.join(dict.fromkeys(map(corpus_name, board.table['corpus'])))}",
         "runs": len(results),
         "failed": board.failed,
         "refused": refused,
@@ -213,7 +215,7 @@ def _pairs(board: Leaderboard, number: int, names: Mapping[Any, str]) -> Json | 
         "b": [names[row] for row in pairs["b"]],
         "a − b, points": [f"{100 * value:+.1f}" for value in pairs["difference"]],
         INTERVAL: [interval(low, high, "+") for low, high in zip(pairs["low"], pairs["high"], strict=True)],
-        "p (Holm)": [f"{p:.3f}" for p in pairs["p_holm"]],
+        "p (Holm)": [p_value(p) for p in pairs["p_holm"]],
         "Cohen's g": [f"{g:+.2f}" for g in pairs["cohens_g"]],
     }
     return _table(Part("Differences between rows", columns), 0)
@@ -500,7 +502,7 @@ def _corpus(result: Json, ids: Sequence[str], texts: bool, wanted: Iterable[int]
     table = corpus.table(suite.skip_bad).set_index("utterance_id")
     if gone := [name for name in ids if name not in table.index]:
         raise ResultError(f"{corpus.index_file} has no utterance {gone[0]}: it isn't the corpus that {out} was tested on")
-    found: Json = {"licence": f"{result['spec']['corpus']}: {corpus.licence}"}
+    found: Json = {"licence": f"{corpus_name(result['spec']['corpus'])}: {corpus.licence}"}
     if texts:
         found["texts"] = ["" if pd.isna(text) else str(text) for text in table.loc[list(ids), "text"]]
     clips: dict[int, str] = {}

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from benchmarks.execute import interruptible
-from benchmarks.leaderboard import KEYS, TITLES, absent_notes, condition_of, identity_of, percentages, row_options
+from benchmarks.leaderboard import KEYS, TITLES, absent_notes, condition_of, corpus_name, identity_of, percentages, row_options
 from benchmarks.plots import degree_figure
 from benchmarks.results import (
     METRICS,
@@ -351,7 +351,7 @@ def to_markdown(summary: pd.DataFrame) -> str:
     """One table per condition and corruption: methods by degrees, the best area, or score, first."""
     parts = []
     for (_, corpus, protocol, track), condition in summary.groupby(["condition", "corpus", "protocol", "track"], sort=False):
-        parts.append(f"**Robustness: {corpus}, protocol {protocol}, {track} track**")
+        parts.append(f"**Robustness: {corpus_name(corpus)}, protocol {protocol}, {track} track**")
         for name, rows in condition.groupby("corruption", sort=False):
             kind, headline = (CORRUPTIONS | IN_TRAINING)[str(name)], TITLES[rows["headline"].iloc[0]]
             parts.append(f"{kind.title}: {headline} (%)" + (f" by {kind.axis}" if len(kind.degrees) > 1 else ""))

@@ -39,6 +39,8 @@ ALPHA = 0.05
 ENOUGH_CLUSTERS = 9.0
 """Effective number of clusters, (sum n)^2 / sum n^2, from which on a bootstrap of them is worth having. IEMOCAP's ten speakers are
 worth 9.8; the hundred of MELD's test split, six of whom say most of it, 8.7."""
+WIDE = 0.1
+"""Width of an interval from which on a tie says little: most rows of a table lie within ten points."""
 
 
 class StatisticsError(ValueError):
@@ -282,6 +284,10 @@ def compare(
     notes = _notes(
         predictions, clusters, groups, draws, len(others), reference, [rows[n] for n in numbers if folds[n] != folds[chosen]]
     )
+    wide = (scores["tied"] & (scores["high"] - scores["low"] >= WIDE)).to_numpy()
+    if reference is None and np.delete(wide, chosen).any():
+        told = f"that of {wide.sum()} of the {scores['tied'].sum()} marked rows spans {100 * WIDE:g} points or more"
+        notes += (f"† with a wide interval means unknown, not equal: {told}",)
     return Comparison(metric, scores, pairs, rows[chosen], notes)
 
 

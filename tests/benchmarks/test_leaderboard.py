@@ -270,6 +270,24 @@ def test_statistics_agree_with_the_stored_scores_and_mark_ties(tmp_path: Path) -
         assert fact in text, fact
 
 
+def test_a_table_without_single_modalities_says_so(tmp_path: Path) -> None:
+    write_run(tmp_path, "early_concat", 0, 0.6)
+    note = "neither audio_only nor text_only is here: what fusing gains can't be seen"
+    assert f"- {note}" in read_leaderboard(tmp_path).to_markdown()
+    assert rf"\item {note}".replace("_", r"\_") in read_leaderboard(tmp_path).to_latex()
+    write_run(tmp_path, "text_only", 0, 0.6)
+    assert note not in read_leaderboard(tmp_path).to_markdown()
+
+
+def test_a_corpus_without_a_version_is_shown_by_its_name(tmp_path: Path) -> None:
+    write_run(tmp_path, "m", 0, 0.6, corpus="mine/manifest -")
+    board = read_leaderboard(tmp_path)
+    text = board.to_markdown(published=True)
+    assert "**mine/manifest, protocol split@1, controlled track**" in text
+    assert "Nothing is published under split@1 for mine/manifest." in text
+    assert board.table["corpus"].tolist() == ["mine/manifest -"]
+
+
 def test_predictions_are_read_only_for_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(tmp_path, "m", 0, 0.6)
     write_run(tmp_path, "n", 0, 0.7)
