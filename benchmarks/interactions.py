@@ -219,7 +219,7 @@ def to_markdown(summary: pd.DataFrame) -> str:
     """Two tables per condition, with what they mean."""
     parts = []
     for (_, corpus, protocol, track), rows in summary.groupby(["condition", "corpus", "protocol", "track"], sort=False):
-        parts.append(f"**Interactions: {corpus_name(corpus)}, protocol {protocol}, {track} track**")
+        parts.append(f"**Interactions: {corpus_name(str(corpus))}, protocol {protocol}, {track} track**")
         for heading, columns in tables(rows).items():
             parts += [f"{heading}:", pipe_table(columns)]
         parts.append("\n".join(f"- {line}" for line in notes(rows)))

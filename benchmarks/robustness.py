@@ -351,7 +351,7 @@ def to_markdown(summary: pd.DataFrame) -> str:
     """One table per condition and corruption: methods by degrees, the best area, or score, first."""
     parts = []
     for (_, corpus, protocol, track), condition in summary.groupby(["condition", "corpus", "protocol", "track"], sort=False):
-        parts.append(f"**Robustness: {corpus_name(corpus)}, protocol {protocol}, {track} track**")
+        parts.append(f"**Robustness: {corpus_name(str(corpus))}, protocol {protocol}, {track} track**")
         for name, rows in condition.groupby("corruption", sort=False):
             kind, headline = (CORRUPTIONS | IN_TRAINING)[str(name)], TITLES[rows["headline"].iloc[0]]
             parts.append(f"{kind.title}: {headline} (%)" + (f" by {kind.axis}" if len(kind.degrees) > 1 else ""))

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import read_leaderboard
+from benchmarks.leaderboard import p_value
 from benchmarks.results import COSTS, METRICS, ResultError, record_failure
 from benchmarks.runner import scores
 from benchmarks.tables import booktabs, document
@@ -268,6 +269,10 @@ def test_statistics_agree_with_the_stored_scores_and_mark_ties(tmp_path: Path) -
     assert text.count("† |") == 2
     for fact in ("2,000 bootstrap draws of 400 test utterances", "Holm's correction over 2 tests", "with 3 seeds their variance"):
         assert fact in text, fact
+
+
+def test_no_p_value_is_nought() -> None:
+    assert [p_value(p) for p in (0.0, 0.00099, 0.001, 0.0204, 1.0)] == ["< 0.001", "< 0.001", "0.001", "0.020", "1.000"]
 
 
 def test_a_table_without_single_modalities_says_so(tmp_path: Path) -> None:
