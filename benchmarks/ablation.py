@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.leaderboard import INTERVAL, TITLES, interval, percentages, read_leaderboard
+from benchmarks.leaderboard import INTERVAL, TITLES, interval, p_value, percentages, read_leaderboard
 from benchmarks.results import MULTILABEL_METRICS
 from benchmarks.spec import MethodSpec, Suite, SuiteError
 from benchmarks.tables import booktabs, document, pipe_table
@@ -115,7 +115,7 @@ class AblationTable:
             "–" if pd.isna(line.delta_low) else interval(line.delta_low, line.delta_high, "+")  # type: ignore[arg-type]
             for line in lines
         ]
-        columns["p (Holm)"] = ["–" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in table["p"]]
+        columns["p (Holm)"] = ["–" if pd.isna(p) else p_value(p) for p in table["p"]]
         columns["parameters"] = [f"{count:,.0f}" for count in table["parameters"]]
         for name in [column for column in map(str, table) if column.startswith("paper_")]:
             columns[f"paper's {name.removeprefix('paper_')}"] = ["–" if pd.isna(v) else f"{v:.2f}" for v in table[name]]

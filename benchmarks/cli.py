@@ -571,7 +571,9 @@ def leaderboard(
     folder: Annotated[Path, typer.Argument(help="Folder of results.")],
     output: FormatOption = Format.md,
     pareto: Annotated[Path | None, typer.Option(help="Also draw scores against a cost into this file: .svg, .png or .pdf.")] = None,
-    cost: Annotated[str, typer.Option(help="Which cost: parameters, latency_p50_ms, train_seconds …")] = "flops_per_utterance",
+    cost: Annotated[
+        str | None, typer.Option(help="Of --pareto: parameters, latency_p50_ms, train_seconds …; else flops_per_utterance.")
+    ] = None,
     published: Annotated[
         bool, typer.Option("--published", help="Set what papers report under the same protocol beside it.")
     ] = False,
@@ -585,25 +587,31 @@ def leaderboard(
     from benchmarks.results import ResultError
     from datamodules.problems import UnknownNameError
 
+    if cost and pareto is None:
+        raise typer.BadParameter("it says what --pareto FILE draws", param_hint="--cost")
+    _check_picture(pareto, "--pareto")
+    _check_picture(diagram, "--diagram")
     with _plain_errors(ResultError, UnknownNameError):
         board = read_leaderboard(folder, statistics=statistics)
         if pareto is not None:
             from benchmarks.plots import pareto_figure
 
-            pareto_figure(board.table, board.captions, cost).savefig(_picture(pareto, "--pareto"))
+            pareto_figure(board.table, board.captions, cost or "flops_per_utterance").savefig(pareto)
         if diagram is not None:
             from benchmarks.plots import critical_difference_figure
 
             if board.ranking is None:
                 raise ResultError("no diagram: ranks need statistics, three rows, and two corpora or two folds that all rows have")
-            critical_difference_figure(board.ranking).savefig(_picture(diagram, "--diagram"))
+            critical_difference_figure(board.ranking).savefig(diagram)
     sys.stdout.write({"md": board.to_markdown, "csv": board.to_csv, "tex": board.to_latex}[output](published))
 
 
-def _picture(file: Path, option: str) -> Path:
-    if file.suffix not in {".svg", ".png", ".pdf"}:
+def _check_picture(file: Path | None, option: str) -> None:
+    """Refuse a file that can't be drawn before anything is read."""
+    if file is not None and file.suffix not in {".svg", ".png", ".pdf"}:
         raise typer.BadParameter(f"{file} must end in .svg, .png or .pdf", param_hint=option)
-    return file
+    if file is not None and not file.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {file.parent}", param_hint=option)
 
 
 @app.command()

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.leaderboard import KEYS, TITLES, absent_notes, condition_of, identity_of, percentages, row_options
+from benchmarks.leaderboard import KEYS, TITLES, absent_notes, condition_of, corpus_name, identity_of, percentages, row_options
 from benchmarks.results import (
     MULTILABEL_METRICS,
     NothingStoredError,
@@ -36,6 +36,7 @@ from benchmarks.results import (
     from_bits,
     read_newest,
     read_predictions,
+    read_stored,
     task_of,
     true_labels,
 )
@@ -191,7 +192,7 @@ def _masked(run: dict[str, Any], name: str) -> float:
     file = run["folder"] / FOLDER / f"{name}.parquet"
     if not file.is_file():
         return float("nan")
-    return float(scores(pd.read_parquet(file), run["classes"], run["task"])[run["headline"]])
+    return float(scores(read_stored(file, "'fusion-zoo robustness'"), run["classes"], run["task"])[run["headline"]])
 
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
@@ -218,7 +219,7 @@ def to_markdown(summary: pd.DataFrame) -> str:
     """Two tables per condition, with what they mean."""
     parts = []
     for (_, corpus, protocol, track), rows in summary.groupby(["condition", "corpus", "protocol", "track"], sort=False):
-        parts.append(f"**Interactions: {corpus}, protocol {protocol}, {track} track**")
+        parts.append(f"**Interactions: {corpus_name(str(corpus))}, protocol {protocol}, {track} track**")
         for heading, columns in tables(rows).items():
             parts += [f"{heading}:", pipe_table(columns)]
         parts.append("\n".join(f"- {line}" for line in notes(rows)))

@@ -44,6 +44,8 @@ _BY_CLASS = {
     "roc_auc_class=": "ROC-AUC by class (%)",
 }
 """How the columns of a table by class begin, and what stands above it."""
+SINGLE = ("audio_only", "text_only")
+"""What a fusion has to beat. Which other methods read one modality, only their code says, and that loads torch."""
 INTERVAL = "95 % interval"
 TIED = "tied"
 STATISTICS_UP_TO = 1000
@@ -156,8 +158,13 @@ class Leaderboard:
 
     def lines(self, condition: int) -> list[str]:
         """A condition's caption, then its caveats, those of the statistics among them."""
-        comparison = self.comparisons.get(condition)
-        return self.captions[condition] + (list(comparison.notes) if comparison else [])
+        comparison, rows = self.comparisons.get(condition), self.table[self.table["condition"] == condition]
+        alone = (
+            []
+            if rows["method"].isin(SINGLE).any()
+            else [f"neither {' nor '.join(SINGLE)} is here: what fusing gains can't be seen"]
+        )
+        return self.captions[condition] + alone + (list(comparison.notes) if comparison else [])
 
     def _with_rows(self, parts: list[dict[str, list[str]]]) -> Iterator[tuple[dict[str, list[str]], int]]:
         return zip(parts, self.table.groupby("condition", sort=True).size(), strict=True)
@@ -285,6 +292,11 @@ def _rank(table: pd.DataFrame, frame: pd.DataFrame) -> stats.Ranking | None:
         scores = runs.pivot_table(index="fold", columns="row", values="score", sort=False).dropna(axis=1)
         blocks, caveat = "folds", "folds share training data, so they aren't independent and p is too small"
     return stats.rank(scores, blocks, caveat) if scores.shape[0] > 1 and scores.shape[1] > 2 else None
+
+
+def corpus_name(corpus: str) -> str:
+    """A corpus as results name it, without the dash of one that has no version."""
+    return corpus.removesuffix(" -")
 
 
 def row_names(table: pd.DataFrame) -> pd.Series:
@@ -425,7 +437,7 @@ def _captions(rows: pd.DataFrame, superseded: int) -> list[str]:
         names = ", ".join(name.removeprefix("training.") for name in search["space"])
         budget += f"; hyper-parameters ({names}): {search['trials']} trials per method and fold, chosen on its validation split"
     facts = [
-        f"{first['corpus']}, protocol {first['protocol']}, {first['track']} track",
+        f"{corpus_name(first['corpus'])}, protocol {first['protocol']}, {first['track']} track",
         f"audio {first['audio']}, text {first['text']}; {budget}; {first['precision']}"
         if first["track"] == "controlled"
         else f"features and training as each method's paper has them{first['_fine_tuned']}; {first['precision']}",
@@ -514,6 +526,11 @@ def interval(low: float, high: float, sign: str = "") -> str:
     return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
 
 
+def p_value(p: float) -> str:
+    """A p-value for reading, which is never nought."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def _slice_title(column: str) -> str:
     return column.partition("=")[2]
 
@@ -547,7 +564,7 @@ def published_parts(rows: pd.DataFrame) -> Iterator[Part]:
     corpus, protocol = rows["corpus"].iloc[0], rows["protocol"].iloc[0]
     same, others = papers.comparable(corpus, protocol), papers.incomparable(corpus, protocol)
     if same.empty:
-        yield Part(f"Nothing is published under {protocol} for {corpus}", {})
+        yield Part(f"Nothing is published under {protocol} for {corpus_name(corpus)}", {})
     else:
         trust = [f"{trust}{' (*)' if trust == papers.TRUST[1] else ''}" for trust in same["trust"]]
         yield Part(

@@ -26,11 +26,14 @@ from markupsafe import Markup
 from benchmarks import interactions, robustness
 from benchmarks.leaderboard import (
     INTERVAL,
+    TIED,
     TITLES,
     Leaderboard,
     Part,
     condition_of,
+    corpus_name,
     interval,
+    p_value,
     published_parts,
     rank_columns,
     read_leaderboard,
@@ -45,8 +48,8 @@ from zoo import get_method, list_methods
 
 Json = dict[str, Any]
 
-MOST_UTTERANCES = 5000
-"""Of one table that the page lets look at; of more, the first."""
+MOST_UTTERANCES = 20_000
+"""Of one table that the page lets look at; of more, the first, and those with clips. Of 15 rows and 4 classes that is 2 MB."""
 MOST_CURVES = 10
 """Runs of a row whose learning curves are drawn."""
 MOST_SECONDS = 10.0
@@ -97,11 +100,11 @@ def read_report(out: Path | str, texts: bool = False, clips: int = 0, statistics
         key = condition_of(results[runs["run"].iloc[0]]["spec"])
         conditions.append(
             _condition(board, rows, runs, results, out)
-            | {"robustness": _robustness(robust, key, f"r{number}"), "interactions": _interactions(shared, key)}
+            | {"robustness": _robustness(robust, key, rows, f"r{number}"), "interactions": _interactions(shared, key, rows)}
             | {"examples": _examples(rows, runs, results, out, texts, clips)}
         )
     return {
-        "title": f"Fusion Zoo: {', '.join(dict.fromkeys(board.table['corpus']))}",
+        "title": f"Fusion Zoo: {', '.join(dict.fromkeys(map(corpus_name, board.table['corpus'])))}",
         "runs": len(results),
         "failed": board.failed,
         "refused": refused,
@@ -142,9 +145,11 @@ def _condition(board: Leaderboard, rows: pd.DataFrame, runs: pd.DataFrame, resul
     headline = rows["headline"].iloc[0]
     caption, *caveats = board.lines(number)
     scores, costs, *others = board.parts(rows, published=True)
-    families = [get_method(m).family if m in list_methods() else "" for m in rows["method"]]
+    families = [_family(method) for method in rows["method"]]
+    keys = [_key(method, variant) for method, variant in zip(rows["method"], rows["variant"], strict=True)]
     baselines = len(next(iter(scores.columns.values()))) - len(rows)
     names = row_names(rows).tolist()
+    links = {"method": range(len(rows))}
     of_row = {row: [results[run] for run in of["run"]] for row, of in runs.groupby("row")}
     grouped = [of_row[row] for row in rows.index]
     folders = [[out / run for run in runs.loc[runs["row"] == row, "run"]] for row in rows.index]
@@ -155,31 +160,41 @@ def _condition(board: Leaderboard, rows: pd.DataFrame, runs: pd.DataFrame, resul
         "caveats": caveats,
         "headline": TITLES.get(headline, headline),
         "rows": [
-            {"name": name, "key": f"{method} {variant} {family}".lower(), **_provenance(of, where, headline)}
-            for name, method, variant, family, of, where in zip(
-                names, rows["method"], rows["variant"], families, grouped, folders, strict=True
-            )
+            {"name": name, "key": key, **_provenance(of, where, headline)}
+            for name, key, of, where in zip(names, keys, grouped, folders, strict=True)
         ],
-        "scores": _table(scores._replace(columns=scores.columns | {"family": [*families, *[""] * baselines]}), len(rows)),
-        "costs": _table(costs, len(rows)),
-        "broken_down": [_table(part, len(rows), bars=True) for part in others],
-        "pairs": _pairs(board, number, dict(zip(rows.index, names, strict=True))),
+        "scores": _table(scores._replace(columns=scores.columns | {"family": [*families, *[""] * baselines]}), links, keys),
+        "costs": _table(costs, links, keys),
+        "broken_down": [_table(part, links, keys, bars=True) for part in others],
+        "pairs": _pairs(board, number, rows.index, names, keys),
         "confusions": [_confusion(of) for of in grouped],
         "curves": _curves(grouped, folders, headline),
         "pareto": _pareto(rows, number, headline),
-        "published": [_table(part, 0) for part in published],
+        "published": [_table(part) for part in published],
     }
 
 
-def _table(part: Part, rows: int, bars: bool = False) -> Json:
+def _family(method: str) -> str:
+    return get_method(method).family if method in list_methods() else ""
+
+
+def _key(method: str, variant: str) -> str:
+    """What the filter looks for words in."""
+    return f"{method} {variant} {_family(method)}".lower()
+
+
+def _table(
+    part: Part, links: Mapping[str, Sequence[int | None]] | None = None, keys: Sequence[str] = (), bars: bool = False
+) -> Json:
     """A table as the template takes it; the variant goes below the method's name, which saves a column on a phone.
 
     Args:
         part: Its columns.
-        rows: How many of its lines are rows of the leaderboard, in that order; the others are baselines or no rows at all.
+        links: By title of a column, the rows of the leaderboard that its cells lead to, the first lines first.
+        keys: What the filter looks for words in, the first lines first; lines without one, such as baselines, always stay.
         bars: Whether its cells are percentages to be drawn as bars too.
     """
-    words = LEFT | {"family", "a", "b"}
+    words, links = LEFT | {"family", "a", "b", TIED}, links or {}
     shown = {title: cells for title, cells in part.columns.items() if title != "variant"}
     variants = part.columns.get("variant", ["default"] * len(next(iter(shown.values()), [])))
     return {
@@ -187,10 +202,15 @@ def _table(part: Part, rows: int, bars: bool = False) -> Json:
         "columns": [{"title": title, "numeric": title not in words, "wide": title in LONG} for title in shown],
         "lines": [
             {
-                "row": number if number < rows else None,
+                "key": keys[number] if number < len(keys) else None,
                 "variant": "" if variant in {"default", "–"} else variant,
                 "cells": [
-                    {"text": text, "best": number in part.best.get(title, ()), "bar": _number(text) if bars else None}
+                    {
+                        "text": text,
+                        "best": number in part.best.get(title, ()),
+                        "bar": _number(text) if bars else None,
+                        "row": links[title][number] if number < len(links.get(title, ())) else None,
+                    }
                     for title, text in zip(shown, cells, strict=True)
                 ],
             }
@@ -203,20 +223,34 @@ def _number(text: str) -> float | None:
     return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
 
 
-def _pairs(board: Leaderboard, number: int, names: Mapping[Any, str]) -> Json | None:
+def _pairs(board: Leaderboard, number: int, index: pd.Index, names: Sequence[str], keys: Sequence[str]) -> Json | None:
     """Differences between all rows of a condition with their tests; None without statistics."""
     if number not in board.comparisons or board.comparisons[number].pairs.empty:
         return None
     pairs = board.comparisons[number].pairs
-    columns = {
-        "a": [names[row] for row in pairs["a"]],
-        "b": [names[row] for row in pairs["b"]],
+    links = {side: index.get_indexer(pd.Index(pairs[side])).tolist() for side in ("a", "b")}
+    columns = {side: [names[row] for row in rows] for side, rows in links.items()} | {
         "a − b, points": [f"{100 * value:+.1f}" for value in pairs["difference"]],
         INTERVAL: [interval(low, high, "+") for low, high in zip(pairs["low"], pairs["high"], strict=True)],
-        "p (Holm)": [f"{p:.3f}" for p in pairs["p_holm"]],
+        "p (Holm)": [p_value(p) for p in pairs["p_holm"]],
         "Cohen's g": [f"{g:+.2f}" for g in pairs["cohens_g"]],
     }
-    return _table(Part("Differences between rows", columns), 0)
+    return _table(
+        Part("Differences between rows", columns), links, [f"{keys[a]} {keys[b]}" for a, b in zip(*links.values(), strict=True)]
+    )
+
+
+def _of_rows(part: Part, rows: pd.DataFrame, linked: bool = True) -> Json:
+    """A table whose lines have a method and a variant, which lead to that row of the leaderboard where there is one.
+
+    Args:
+        part: The table.
+        rows: Those of the leaderboard.
+        linked: Whether the figures come from those rows' runs.
+    """
+    lines = list(zip(part.columns["method"], part.columns["variant"], strict=True))
+    known = {line: number for number, line in enumerate(zip(rows["method"], rows["variant"], strict=True))} if linked else {}
+    return _table(part, {"method": [known.get(line) for line in lines]}, [_key(*line) for line in lines])
 
 
 def _confusion(results: Sequence[Json]) -> Json:
@@ -258,39 +292,44 @@ def _ranks(board: Leaderboard) -> Json | None:
         return None
     label = "; ".join(f"{row}: mean rank {rank:.2f}" for row, rank in board.ranking.ranks.items())
     figure = critical_difference_figure(board.ranking)
+    # Over corpora a name stands for a row of each.
+    places = {name: n for n, name in enumerate(row_names(board.table))} if board.table["condition"].nunique() == 1 else {}
     return {
         "note": board.ranking.note,
-        "table": _table(Part("Mean ranks", rank_columns(board.ranking)), 0),
+        "table": _table(
+            Part("Mean ranks", rank_columns(board.ranking)), {"by": [places.get(row) for row in board.ranking.ranks.index]}
+        ),
         "figure": inline_svg(figure, "ranks", label, _PALETTE),
     }
 
 
-def _robustness(summary: pd.DataFrame, key: str, name: str) -> Json | None:
+def _robustness(summary: pd.DataFrame, key: str, rows: pd.DataFrame, name: str) -> Json | None:
     """Curves and tables of one condition's corruptions."""
-    rows = summary[summary["condition"] == key]
-    if rows.empty:
+    found = summary[summary["condition"] == key]
+    if found.empty:
         return None
-    figures = robustness.figures(rows)
+    figures = robustness.figures(found)
     kinds = CORRUPTIONS | robustness.IN_TRAINING
     parts = []
-    for corruption, of_kind in rows.groupby("corruption", sort=False):
+    for corruption, of_kind in found.groupby("corruption", sort=False):
         kind = kinds[str(corruption)]
-        table = _table(Part(kind.title, robustness.columns(kind, of_kind)), 0)
+        # What was missing in training was missing in runs of their own.
+        table = _of_rows(Part(kind.title, robustness.columns(kind, of_kind)), rows, corruption not in robustness.IN_TRAINING)
         label = f"{kind.title}: score by {kind.axis}, a line per method; the table below has the numbers"
         drawn = figures.get(str(corruption))
         parts.append(
             {"table": table, "figure": drawn and inline_svg(drawn, f"{name}-{corruption}".replace("_", "-"), label, _PALETTE)}
         )
-    return {"parts": parts, "notes": robustness.captions(rows)}
+    return {"parts": parts, "notes": robustness.captions(found)}
 
 
-def _interactions(summary: pd.DataFrame, key: str) -> Json | None:
-    rows = summary[summary["condition"] == key]
-    if rows.empty:
+def _interactions(summary: pd.DataFrame, key: str, rows: pd.DataFrame) -> Json | None:
+    found = summary[summary["condition"] == key]
+    if found.empty:
         return None
     return {
-        "tables": [_table(Part(title, columns), 0) for title, columns in interactions.tables(rows).items()],
-        "notes": interactions.notes(rows),
+        "tables": [_of_rows(Part(title, columns), rows) for title, columns in interactions.tables(found).items()],
+        "notes": interactions.notes(found),
     }
 
 
@@ -444,12 +483,15 @@ def _examples(rows: pd.DataFrame, runs: pd.DataFrame, results: Mapping[str, Json
         facts = frame.drop(columns=list(frame.filter(regex="^p_"))).drop_duplicates("utterance_id").set_index("utterance_id")
         items = facts if items.empty else pd.concat([items, facts[~facts.index.isin(items.index)]])
         means.append(frame.groupby("utterance_id")[columns].mean())
-    left_out = max(len(items) - MOST_UTTERANCES, 0)
-    items = items.iloc[:MOST_UTTERANCES]
     stacked = np.stack([mean.reindex(items.index).to_numpy(float) for mean in means])  # (rows, N, C)
     absent = np.isnan(stacked).any(axis=2)
     answers = np.where(absent, _ABSENT, np.nan_to_num(stacked).argmax(axis=2))
     right = (answers == pd.Index(classes).get_indexer(pd.Index(items["label"]))).sum(axis=0)
+    hardest = np.arange(len(items)) if multilabel else np.argsort(right, kind="stable")
+    wanted = hardest[: min(clips, MOST_UTTERANCES)]
+    left_out = max(len(items) - MOST_UTTERANCES, 0)
+    shown = np.sort(np.concatenate([wanted, np.setdiff1d(np.arange(len(items)), wanted)])[:MOST_UTTERANCES])
+    items, stacked, absent, answers = items.iloc[shown], stacked[:, shown], absent[:, shown], answers[:, shown]
     coded = {name: _codes(items[name]) for name in items.columns if items[name].notna().any()}
     found: Json = {
         "rows": row_names(rows).tolist(),
@@ -462,8 +504,7 @@ def _examples(rows: pd.DataFrame, runs: pd.DataFrame, results: Mapping[str, Json
         "left_out": left_out,
     }
     if texts or clips > 0:
-        hardest = np.argsort(right, kind="stable")[:clips] if not multilabel else np.arange(min(clips, len(items)))
-        found |= _corpus(first, items.index.tolist(), texts, hardest.tolist(), out)
+        found |= _corpus(first, items.index.tolist(), texts, np.searchsorted(shown, wanted).tolist(), out)
     return found
 
 
@@ -500,7 +541,7 @@ def _corpus(result: Json, ids: Sequence[str], texts: bool, wanted: Iterable[int]
     table = corpus.table(suite.skip_bad).set_index("utterance_id")
     if gone := [name for name in ids if name not in table.index]:
         raise ResultError(f"{corpus.index_file} has no utterance {gone[0]}: it isn't the corpus that {out} was tested on")
-    found: Json = {"licence": f"{result['spec']['corpus']}: {corpus.licence}"}
+    found: Json = {"licence": f"{corpus_name(result['spec']['corpus'])}: {corpus.licence}"}
     if texts:
         found["texts"] = ["" if pd.isna(text) else str(text) for text in table.loc[list(ids), "text"]]
     clips: dict[int, str] = {}

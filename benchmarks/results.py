@@ -297,18 +297,22 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def read_predictions(folder: Path) -> pd.DataFrame:
-    """The ``predictions.parquet`` of a finished run.
+    """The ``predictions.parquet`` of a finished run; errors as of `read_stored`."""
+    return read_stored(folder / "predictions.parquet")
+
+
+def read_stored(file: Path, maker: str = "the suite") -> pd.DataFrame:
+    """Predictions in a run's folder: its own, or what another ``maker`` added.
 
     Raises:
-        ResultError: If there is none, or it is damaged.
+        ResultError: If there are none, or they are damaged.
     """
     from pyarrow import ArrowInvalid
 
-    file = folder / "predictions.parquet"
     try:
         return pd.read_parquet(file)
     except (OSError, ArrowInvalid) as error:
-        raise ResultError(f"{file} can't be read ({error}); remove its folder and run the suite again") from error
+        raise ResultError(f"{file} can't be read ({error}); remove its folder and run {maker} again") from error
 
 
 def _load(file: Path, damaged: str = "its folder") -> dict[str, Any]:

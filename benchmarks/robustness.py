@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from benchmarks import parallel
 from benchmarks.execute import interruptible
-from benchmarks.leaderboard import KEYS, TITLES, absent_notes, condition_of, identity_of, percentages, row_options
+from benchmarks.leaderboard import KEYS, TITLES, absent_notes, condition_of, corpus_name, identity_of, percentages, row_options
 from benchmarks.plots import degree_figure
 from benchmarks.results import (
     METRICS,
@@ -36,7 +36,9 @@ from benchmarks.results import (
     decisions,
     made_by_another_version,
     read_newest,
+    read_predictions,
     read_results,
+    read_stored,
     run_lock,
     task_of,
 )
@@ -239,7 +241,7 @@ def _predict(model: FusionModule, run: Run, utterances: Utterances, workers: int
 
 def _check(run: Run, found: pd.DataFrame) -> None:
     """Refuse a checkpoint that isn't what made the stored predictions."""
-    stored = pd.read_parquet(run.folder / "predictions.parquet")
+    stored = read_predictions(run.folder)
     one, other = (decisions(predictions, run.job.plan.classes, run.job.plan.task) for predictions in (stored, found))
     differ = float((one != other).mean())
     if differ > SAME:
@@ -274,7 +276,7 @@ def read_robustness(out: Path | str) -> pd.DataFrame:
         }
         for file in sorted((Path(out) / name / FOLDER).glob("*.parquet")):
             corruption, _, degree = file.stem.partition("=")
-            scored = scores(pd.read_parquet(file), spec["classes"], task)
+            scored = scores(read_stored(file, "'fusion-zoo robustness'"), spec["classes"], task)
             found.append(facts | {"corruption": corruption, "degree": float(degree or 0)} | {m: scored[m] for m in metrics})
         for modality, share in (("audio", absent.audio), ("text", absent.text)):
             if share and share == absent.audio + absent.text:
@@ -353,7 +355,7 @@ def to_markdown(summary: pd.DataFrame) -> str:
     """One table per condition and corruption: methods by degrees, the best area, or score, first."""
     parts = []
     for (_, corpus, protocol, track), condition in summary.groupby(["condition", "corpus", "protocol", "track"], sort=False):
-        parts.append(f"**Robustness: {corpus}, protocol {protocol}, {track} track**")
+        parts.append(f"**Robustness: {corpus_name(str(corpus))}, protocol {protocol}, {track} track**")
         for name, rows in condition.groupby("corruption", sort=False):
             kind, headline = (CORRUPTIONS | IN_TRAINING)[str(name)], TITLES[rows["headline"].iloc[0]]
             parts.append(f"{kind.title}: {headline} (%)" + (f" by {kind.axis}" if len(kind.degrees) > 1 else ""))

@@ -27,7 +27,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from benchmarks.results import Numbers, ResultError, decisions, from_bits, true_labels
+from benchmarks.results import Numbers, ResultError, decisions, from_bits, read_stored, true_labels
 
 if TYPE_CHECKING:
     from datamodules.batch import Task  # loads torch
@@ -39,6 +39,8 @@ ALPHA = 0.05
 ENOUGH_CLUSTERS = 9.0
 """Effective number of clusters, (sum n)^2 / sum n^2, from which on a bootstrap of them is worth having. IEMOCAP's ten speakers are
 worth 9.8; the hundred of MELD's test split, six of whom say most of it, 8.7."""
+WIDE = 0.1
+"""Width of an interval from which on a tie says little: most rows of a table lie within ten points."""
 
 
 class StatisticsError(ValueError):
@@ -102,7 +104,7 @@ def read_predictions(files: Iterable[RunFile], classes: Sequence[str], task: "Ta
     another run has doesn't count at all: in the published track, methods may read slightly different data.
 
     Raises:
-        ResultError: If a run has no predictions, or none for these classes.
+        ResultError: If a run has no predictions, damaged ones, or none for these classes.
     """
     columns = [f"p_{label}" for label in classes]
     folds: dict[int, pd.DataFrame] = {}
@@ -112,7 +114,7 @@ def read_predictions(files: Iterable[RunFile], classes: Sequence[str], task: "Ta
             raise ResultError(
                 f"{path} is missing; remove its folder and run the suite again, or go without statistics (--no-stats)"
             )
-        frame = pd.read_parquet(path)
+        frame = read_stored(path)
         if missing := [column for column in columns if column not in frame]:
             raise ResultError(f"{path} has no column {missing[0]}; remove its folder and run the suite again")
         predicted = decisions(frame, classes, task)
@@ -282,6 +284,10 @@ def compare(
     notes = _notes(
         predictions, clusters, groups, draws, len(others), reference, [rows[n] for n in numbers if folds[n] != folds[chosen]]
     )
+    wide = (scores["tied"] & (scores["high"] - scores["low"] >= WIDE)).to_numpy()
+    if reference is None and np.delete(wide, chosen).any():
+        told = f"that of {wide.sum()} of the {scores['tied'].sum()} marked rows spans {100 * WIDE:g} points or more"
+        notes += (f"† with a wide interval means unknown, not equal: {told}",)
     return Comparison(metric, scores, pairs, rows[chosen], notes)
 
 

@@ -41,11 +41,22 @@ _SPECIAL = {
     "–": "--",
     "−": "$-$",
     "…": r"\dots{}",
+    "·": r"$\cdot$",
+    "µ": r"$\mu$",
+    "‘": "`",
+    "’": "'",
+    "“": "``",
+    "”": "''",
+    "`": r"\textasciigrave{}",
+    "[": "{[}",  # what follows \item or \\ would be its option
 } | {character: f"\\{character}" for character in "&%$#_{}"}
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX shows it. What pdfLaTeX's Latin fonts lack becomes its nearest letters, else its code point, ``[U+4E2D]``."""
+    """Text as LaTeX shows it. What pdfLaTeX's Latin fonts lack becomes its nearest letters, else its code point, ``[U+4E2D]``.
+
+    A pair such as ``--`` is kept from becoming one character; a single hyphen stays as it is.
+    """
 
     def one(character: str) -> str:
         if character in _SPECIAL:
@@ -53,13 +64,14 @@ def escape(text: str) -> str:
         if ord(character) < 0x80 or 0xC0 <= ord(character) <= 0xFF:
             return character if character.isprintable() else " "
         nearest = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-        return "".join(map(one, nearest)) if nearest else f"[U+{ord(character):04X}]"
+        return "".join(map(one, nearest)) if nearest else f"{{[}}U+{ord(character):04X}]"
 
-    return "".join(map(one, text))
+    pairs = zip(text, f"{text[1:]} ", strict=True)
+    return "".join(one(character) + "{}" * (character == following and character in "-',") for character, following in pairs)
 
 
 def booktabs(columns: Columns, caption: str, notes: Sequence[str] = (), bold: Mapping[str, Collection[int]] | None = None) -> str:
-    """Columns as a LaTeX table environment with rules of booktabs and footnotes of threeparttable, no wider than the page.
+    """Columns as a LaTeX table environment with rules of booktabs and footnotes of threeparttable, on one page.
 
     Args:
         columns: Plain text; it is escaped here.
@@ -77,7 +89,7 @@ def booktabs(columns: Columns, caption: str, notes: Sequence[str] = (), bold: Ma
         r"\begin{table}[htbp]",
         r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
         rf"\caption{{{escape(caption)}}}",
-        r"\begin{adjustbox}{max width=\textwidth}",
+        r"\begin{adjustbox}{max width=\textwidth, max totalheight=0.88\textheight}",  # the rest is the caption's
         r"\begin{threeparttable}",
         rf"\begin{{tabular}}{{@{{}}{kinds}@{{}}}}",
         r"\toprule",
@@ -97,7 +109,11 @@ def booktabs(columns: Columns, caption: str, notes: Sequence[str] = (), bold: Ma
 def document(tables: Sequence[str]) -> str:
     """A LaTeX document of tables that compiles as it is; each stands between two comments, to be copied into a paper."""
     packages = [r"\usepackage{booktabs}", r"\usepackage{threeparttable}", r"\usepackage{adjustbox}"]
-    marked = [f"% ---- table {n}: copy from here\n{table}\n% ---- to here" for n, table in enumerate(tables, start=1)]
+    marked = []
+    for number, table in enumerate(tables, start=1):
+        marked.append(f"% ---- table {number}: copy from here\n{table}\n% ---- to here")
+        if number % 10 == 0:
+            marked.append(r"\clearpage")  # LaTeX holds no more than 18 tables back
     return "\n".join(
         [
             r"\documentclass[a4paper]{article}",

@@ -168,7 +168,7 @@ def examine(
         _protocols(corpus, usable, protocol, allow_speaker_overlap, prints.keys),
         Section("Licence and citation", (f"Licence: {corpus.licence}.", f"Cite: {corpus.citation}.", f"Source: {corpus.source}.")),
     )
-    return Report(f"{corpus.name} {corpus.version}", corpus.index_file, to_mend, sections)
+    return Report(f"{corpus.name} {corpus.version}".removesuffix(" -"), corpus.index_file, to_mend, sections)
 
 
 def _without(table: pd.DataFrame, problems: Iterable[Problem]) -> pd.DataFrame:

@@ -8,12 +8,12 @@ function make(name, properties = {}, ...children) {
   return element;
 }
 
-// The number that a cell begins with, in the unit of its suffix ("1.2 M", "12.3 k"); NaN for words and dashes.
+// The number that a cell begins with ("< 0.001" too), in the unit of its suffix ("1.2 M", "12.3 k"); NaN for words and dashes.
 function numberOf(text) {
-  const found = /^[+−-]?[\d,.]+/.exec(text);
+  const found = /^(?:<\s*)?([+−-]?[\d,.]+)/.exec(text);
   if (!found) return NaN;
   const unit = { k: 1e3, M: 1e6 }[text.slice(found[0].length).trim()] ?? 1;
-  return Number(found[0].replace("−", "-").replaceAll(",", "")) * unit;
+  return Number(found[1].replace("−", "-").replaceAll(",", "")) * unit;
 }
 
 function sortable(table) {
@@ -66,9 +66,9 @@ function filter(condition) {
   box.hidden = false;
   input.addEventListener("input", () => {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const shown = keys.map((key) => words.every((word) => key.includes(word)));
-    for (const element of condition.querySelectorAll("[data-row]")) element.hidden = !shown[Number(element.dataset.row)];
-    output.textContent = words.length ? `${shown.filter(Boolean).length} of ${keys.length} rows` : "";
+    const fits = (key) => words.every((word) => key.includes(word));
+    for (const element of condition.querySelectorAll("[data-key]")) element.hidden = !fits(element.dataset.key);
+    output.textContent = words.length ? `${keys.filter(fits).length} of ${keys.length} rows` : "";
   });
 }
 
@@ -215,7 +215,7 @@ function utterances(section, data) {
   if (data.clips) {
     const size = (data.clip_bytes / 1e6).toFixed(1);
     told.push(`${Object.keys(data.clips).length} clips (${size} MB) of the utterances that fewest rows get right.`);
-  } else told.push("Neither are clips; --audio N puts those of N utterances in.");
+  } else told.push(`${told.length ? "Neither are clips" : "Clips aren't in this page"}; --audio N puts those of N utterances in.`);
   if (data.licence) told.push(`Licence of ${data.licence}.`);
   section.querySelector("h3").after(make("p", { className: "notes", textContent: told.join(" ") }));
   section.querySelector(".controls").hidden = false;

@@ -94,6 +94,9 @@ def test_bench_then_leaderboard(manifest: Path, tmp_path: Path, fast: list[str])
     table = pd.read_csv(io.StringIO(run("leaderboard", out, "--format", "csv").stdout))
     assert dict(zip(table["method"], table["variant"], strict=True)) == {"text_only": "default", "early_concat": "hidden=4"}
     assert run("leaderboard", out).stdout.startswith("**")
+    for cost, shown in (([], "FLOPs"), (["--cost", "parameters"], "parameters")):
+        assert run("leaderboard", out, "--pareto", tmp_path / "x.svg", *cost).exit_code == 0
+        assert f"<!-- {shown}" in (tmp_path / "x.svg").read_text(encoding="utf-8")  # a comment per text that is drawn
 
 
 def test_skip_bad_goes_on_and_states_the_coverage(rows: list[dict], write_manifest, tmp_path: Path, fast: list[str]) -> None:
@@ -140,6 +143,21 @@ def test_mistakes_are_explained_in_a_line(
     assert result.exit_code == 2, result.output
     assert message in result.stderr
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--pareto", "none/x.svg"], "there is no folder none"),
+        (["--pareto", "x.gif"], "x.gif must end in .svg, .png or .pdf"),
+        (["--diagram", "x.gif"], "x.gif must end in .svg, .png or .pdf"),
+        (["--cost", "parameters"], "it says what --pareto FILE draws"),
+    ],
+)
+def test_a_picture_that_can_not_be_drawn_is_refused_before_anything_is_read(options: list[str], told: str) -> None:
+    result = run("leaderboard", "no_folder", *options)
+    assert result.exit_code == 2
+    assert told in result.stderr
 
 
 def test_a_file_that_may_not_be_read_is_a_line(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,6 +174,9 @@ def test_runs_meet_their_own_seed_and_the_best_single_rows(tmp_path: Path) -> No
     shown = to_markdown(summary)
     assert "both 28.6 ± 0.0, audio only 14.3 ± 0.0, text only 7.1 ± 0.0, neither 50.0 ± 0.0" in shown
     assert "| early_concat | default |    2 | 93.8 ± 8.8 |" in shown
+    next(tmp_path.glob(f"*/{FOLDER}/*")).write_bytes(b"no parquet")
+    with pytest.raises(ResultError, match=r"no_text=1.parquet can't be read .* run 'fusion-zoo robustness' again"):
+        read_interactions(tmp_path)
 
 
 def test_without_single_rows_there_is_nothing_to_say(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -12,9 +13,10 @@ import pandas as pd
 import pytest
 
 from benchmarks import read_leaderboard
-from benchmarks.leaderboard import Part
+from benchmarks.leaderboard import Part, p_value
 from benchmarks.results import COSTS, METRICS, ResultError, record_failure
 from benchmarks.runner import scores
+from benchmarks.tables import booktabs, document
 
 KEYS = ["method", "variant", "track", "corpus", "protocol"]
 
@@ -314,6 +316,28 @@ def test_statistics_agree_with_the_stored_scores_and_mark_ties(tmp_path: Path) -
         assert fact in text, fact
 
 
+def test_no_p_value_is_nought() -> None:
+    assert [p_value(p) for p in (0.0, 0.00099, 0.001, 0.0204, 1.0)] == ["< 0.001", "< 0.001", "0.001", "0.020", "1.000"]
+
+
+def test_a_table_without_single_modalities_says_so(tmp_path: Path) -> None:
+    write_run(tmp_path, "early_concat", 0, 0.6)
+    note = "neither audio_only nor text_only is here: what fusing gains can't be seen"
+    assert f"- {note}" in read_leaderboard(tmp_path).to_markdown()
+    assert rf"\item {note}".replace("_", r"\_") in read_leaderboard(tmp_path).to_latex()
+    write_run(tmp_path, "text_only", 0, 0.6)
+    assert note not in read_leaderboard(tmp_path).to_markdown()
+
+
+def test_a_corpus_without_a_version_is_shown_by_its_name(tmp_path: Path) -> None:
+    write_run(tmp_path, "m", 0, 0.6, corpus="mine/manifest -")
+    board = read_leaderboard(tmp_path)
+    text = board.to_markdown(published=True)
+    assert "**mine/manifest, protocol split@1, controlled track**" in text
+    assert "Nothing is published under split@1 for mine/manifest." in text
+    assert board.table["corpus"].tolist() == ["mine/manifest -"]
+
+
 def test_predictions_are_read_only_for_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(tmp_path, "m", 0, 0.6)
     write_run(tmp_path, "n", 0, 0.7)
@@ -375,18 +399,36 @@ def test_latex_has_the_best_bold_ties_marked_and_names_escaped(tmp_path: Path) -
     assert r"\usepackage{booktabs}" in text
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex isn't installed")
+def compiled(folder: Path, text: str) -> str:
+    """What pdfLaTeX says of a document; an error fails the test."""
+    (folder / "table.tex").write_text(text, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+    said = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, said[-1500:]
+    return said
+
+
+WITH_LATEX = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex isn't installed")
+
+
+@WITH_LATEX
+def test_long_and_many_latex_tables_keep_every_row_on_a_page(tmp_path: Path) -> None:
+    columns = {"method": [f"method_{number}" for number in range(15)], "UAR": ["50.0 ± 0.1"] * 15}
+    many = compiled(tmp_path, document([booktabs(columns, "a caption", ["中 a note"])] * 60))
+    assert int(re.findall(r"Output written on table.pdf \((\d+) pages", many)[0]) >= 15
+    rows = {"source": ["some words of a sentence " * 8] * 60, "value": ["1.0"] * 60}
+    assert "Float too large" not in compiled(tmp_path, document([booktabs(rows, "a long caption " * 20, ["a note " * 30] * 5)]))
+
+
+@WITH_LATEX
 def test_latex_compiles_as_it_is(tmp_path: Path) -> None:
     nasty = '_ % & # $ { } ~ ^ \\ < > " | é Δ 中 ħ'
     write_run(tmp_path / "runs", "a_method", 0, 0.8, variant=nasty, options={"x": 1}, corpus="meld 1", protocol="meld7@1")
     write_run(tmp_path / "runs", "hcam", 0, 0.7, corpus="meld 1", protocol="meld7@1")
-    (tmp_path / "table.tex").write_text(read_leaderboard(tmp_path / "runs").to_latex(published=True), encoding="utf-8")
-    done = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"], cwd=tmp_path, capture_output=True, check=False
-    )
-    assert done.returncode == 0, done.stdout.decode(errors="replace")[-1500:]
+    said = compiled(tmp_path, read_leaderboard(tmp_path / "runs").to_latex(published=True))
     assert (tmp_path / "table.pdf").stat().st_size > 10_000
-    assert b"Overfull" not in done.stdout
+    assert "Overfull" not in said
 
 
 def test_published_figures_stand_beside_ours_only_under_the_same_protocol(tmp_path: Path) -> None:

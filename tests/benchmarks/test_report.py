@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from benchmarks import Suite, read_leaderboard, report
 from benchmarks.cli import app
+from benchmarks.leaderboard import p_value
 from benchmarks.report import html_report, read_curves, read_report
 from benchmarks.results import CLASS_METRICS, MULTILABEL_METRICS, ResultError
 from benchmarks.runner import scores, slice_scores
@@ -181,6 +182,7 @@ def test_differences_are_those_of_the_statistics(out: Path, page: str) -> None:
     pairs = read_leaderboard(out).comparisons[0].pairs
     rows = Tables(page).tables["Differences between rows"][1:]
     assert [row[2] for row in rows] == [f"{100 * difference:+.1f}" for difference in pairs["difference"]]
+    assert [row[4] for row in rows] == [p_value(p) for p in pairs["p_holm"]]
     assert {frozenset(row[:2]) for row in rows} == {frozenset(pair) for pair in [(a, b) for a in METHODS for b in METHODS if a < b]}
 
 
@@ -252,6 +254,23 @@ def test_transcripts_and_clips_only_on_request(small: Path) -> None:
     assert " u07" not in html_report(plain)  # of the transcript
 
 
+def test_of_very_many_utterances_the_first_and_the_hardest_are_in_the_page(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = read_report(small, clips=8, statistics=False)["conditions"][0]["examples"]
+    hardest = [whole["ids"][item] for item in whole["clips"]]
+    monkeypatch.setattr(report, "MOST_UTTERANCES", 10)
+    cut = read_report(small, clips=8, statistics=False)["conditions"][0]["examples"]
+    assert max(hardest) > "u10"
+    assert [cut["ids"][item] for item in cut["clips"]] == hardest
+    assert cut["ids"] == sorted({*hardest, *[name for name in IDS if name not in hardest][:2]})
+    assert cut["left_out"] == 20
+    places = [whole["ids"].index(name) for name in cut["ids"]]
+    for part, size in (("answers", 1), ("probabilities", 3)):
+        every, few = (np.frombuffer(base64.b64decode(found[part]), np.uint8).reshape(1, -1, size) for found in (whole, cut))
+        assert (few == every[:, places]).all()
+    monkeypatch.setattr(report, "MOST_UTTERANCES", 5)
+    assert set(read_report(small, clips=8, statistics=False)["conditions"][0]["examples"]["ids"]) == set(hardest[:5])
+
+
 def test_clips_stop_where_the_room_ends(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = read_report(small, clips=4)["conditions"][0]["examples"]["clips"]
     monkeypatch.setattr(report, "MOST_CLIP_BYTES", sum(map(len, whole.values())) - 1)
@@ -307,6 +326,35 @@ def test_robustness_and_interactions(found: report.Json, page: str) -> None:
     assert [row[0] for row in tables["UAR (%) and Shapley values (points)"][1:]] == ["early_concat"]
 
 
+def test_every_cell_of_a_row_leads_to_where_it_comes_from(out: Path, tmp_path: Path, page: str) -> None:
+    def linked(name: str, number: int) -> str:
+        return f'<a href="#from-0-{number}" title="Where this row comes from">{"_<wbr>".join(name.split("_"))}</a>'
+
+    order = ["early_concat", "audio_only", "text_only"]
+    parts = {part: page[page.index(f'id="{part}-0"') :].partition("</section>")[0] for part in ("robustness", "interactions")}
+    parts["pairs"] = page[page.index("Differences between rows") :].partition("</details>")[0]
+    expected = {"robustness": order[:2], "interactions": order[:1], "pairs": order}
+    for part, names in expected.items():
+        assert {name for number, name in enumerate(order) if linked(name, number) in parts[part]} == set(names), part
+    for method in METHODS:  # what was missing in training comes from runs of their own
+        shutil.copytree(out / f"{method}-toy-0", tmp_path / f"{method}-toy-0")
+    absent = write_run(tmp_path / "other", "early_concat", 0, tmp_path, spec={"absent": {"audio": 0.5, "text": 0.0}})
+    absent.rename(tmp_path / "absent")
+    tables = [part["table"] for part in read_report(tmp_path, statistics=False)["conditions"][-1]["robustness"]["parts"]]
+    found = {table["title"]: table["lines"][0]["cells"][0]["row"] for table in tables}
+    assert found == {"Word errors": 0, "No audio in training": None}
+
+
+def test_ranks_over_folds_lead_to_the_rows(tmp_path: Path) -> None:
+    for method in METHODS:
+        for fold in range(2):
+            write_run(tmp_path, method, fold, tmp_path, spec={"fold": fold})
+    found = read_report(tmp_path)
+    names = [line["cells"][0]["text"] for line in found["conditions"][0]["scores"]["lines"]]
+    for line in found["ranks"]["table"]["lines"]:
+        assert names[line["cells"][0]["row"]] == line["cells"][0]["text"]
+
+
 def test_one_file_that_asks_nothing_of_the_network(page: str) -> None:
     parsed = Tables(page)
     assert all(link.startswith("#") for link in parsed.links)
@@ -353,7 +401,7 @@ def test_a_multilabel_table_stands_beside_the_others(tmp_path: Path) -> None:
     assert sum(multilabel["confusions"][0]["lines"][0]["shares"][:2]) == pytest.approx(100 * negatives / 30, abs=0.11)
     assert len(multilabel["interactions"]["tables"]) == 2
     assert [line["cells"][0]["text"] for line in multilabel["scores"]["lines"]][-1] == "all negative"
-    assert multilabel["scores"]["lines"][-1]["row"] is None
+    assert multilabel["scores"]["lines"][-1]["key"] is None
     assert Tables(html_report(whole)).tables["Scores (%)"][0][2] == "UAR"  # the other table, which comes last
     assert {f"{metric}_class=a" for metric in CLASS_METRICS} <= set(read_leaderboard(tmp_path).table)
 
@@ -369,7 +417,7 @@ def test_command(tmp_path: Path, small: Path) -> None:
     assert "holds no finished run" in nothing.output
     nowhere = CliRunner().invoke(app, ["report", str(small), "--out", str(tmp_path / "none" / "x.html")])
     assert nowhere.exit_code == 2
-    assert "name another file" in nowhere.output
+    assert "check the path" in nowhere.output
 
 
 def luminance(colour: str) -> float:
@@ -485,6 +533,50 @@ def test_filter_by_method_and_family(show: Callable[..., Any]) -> None:
     assert scores.all_inner_texts() == ["early_concat"]
     box.fill("")
     assert scores.count() == 3
+
+
+def test_the_filter_holds_for_every_table_of_methods(show: Callable[..., Any]) -> None:
+    tab = show()
+    tab.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")
+    pairs = tab.locator("section[aria-labelledby^=scores] details table.data tbody tr:visible")
+    noise = tab.locator("section[aria-labelledby^=robustness] tbody tr:visible th")
+    shared = tab.locator("section[aria-labelledby^=interactions] tbody tr:visible")
+    assert [pairs.count(), noise.count(), shared.count()] == [3, 2, 2]
+    tab.get_by_label("Filter rows").fill("audio_only single")
+    assert [pairs.count(), shared.count()] == [2, 0]
+    assert noise.all_inner_texts() == ["audio_only"]
+    tab.get_by_label("Filter rows").fill("audio_only text_only")
+    assert pairs.locator("th, td:nth-child(2)").all_inner_texts() == ["audio_only", "text_only"]
+
+
+def test_ties_and_small_p_values_can_be_sorted(show: Callable[..., Any]) -> None:
+    tab = show()
+    scores = tab.locator("section[aria-labelledby^=scores] table.data").first
+    column = scores.locator("thead th").all_inner_texts().index("tied")
+    ties = scores.locator(f"tbody tr > :nth-child({column + 1})")
+    before = ties.all_inner_texts()
+    assert len(set(before)) == 2
+    for order in (sorted(before), sorted(before, reverse=True)):
+        scores.locator("th", has_text="tied").get_by_role("button").click()
+        assert ties.all_inner_texts() == order
+    numbers = tab.evaluate("['< 0.001', '0.020', '1.2 M', '−3', '+4.0', '–', '†'].map(numberOf)")
+    assert numbers[:5] == [0.001, 0.02, 1.2e6, -3, 4]
+    assert all(np.isnan(number) for number in numbers[5:])
+
+
+def test_what_is_left_out_of_the_page_is_told(browser: Any, found: report.Json, tmp_path: Path) -> None:
+    tab = browser.new_page()
+    (condition,) = found["conditions"]
+    for left_out, told in (
+        ({"clips"}, "Clips aren't in this page; --audio N"),
+        ({"clips", "texts"}, "puts them in. Neither are clips; --audio N"),
+    ):
+        examples = {name: part for name, part in condition["examples"].items() if name not in left_out}
+        page = html_report(found | {"conditions": [condition | {"examples": examples}]})
+        (tmp_path / "page.html").write_text(page, encoding="utf-8")
+        tab.goto((tmp_path / "page.html").as_uri())
+        assert told in tab.locator(".utterances .notes").inner_text()
+    tab.close()
 
 
 def test_columns_and_costs_can_be_chosen(show: Callable[..., Any]) -> None:

@@ -126,6 +126,9 @@ def test_a_checkpoint_that_gives_other_answers_is_refused(suite: Suite, tmp_path
     with pytest.raises(ResultError, match=r"100 % of the decisions .* the code has changed"):
         evaluate([run], ["no_audio"])
     assert not list((run.folder / FOLDER).iterdir())
+    (run.folder / "predictions.parquet").write_bytes(b"no parquet")
+    with pytest.raises(ResultError, match=r"predictions.parquet can't be read .* run the suite again"):
+        evaluate([run], ["no_audio"])
     checkpoint = torch.load(run.folder / "checkpoint.ckpt", weights_only=False)
     del checkpoint["state_dict"]["classifier.bias"]
     torch.save(checkpoint, run.folder / "checkpoint.ckpt")

@@ -119,8 +119,30 @@ def test_reading_puts_runs_beside_each_other_whatever_their_order(tmp_path: Path
     )
 
 
+def test_a_tie_that_is_ignorance_is_called_so() -> None:
+    random = np.random.default_rng(0)
+    rights = {row: random.random((3, 40)) < share for row, share in (("a", 0.8), ("b", 0.7), ("c", 0.05))}
+    found = compare(world(rights), "war")
+    width = found.scores["high"] - found.scores["low"]
+    assert found.scores["tied"].tolist() == [True, True, False]
+    assert width["b"] > 0.1
+    wide = int((width[["a", "b"]] >= 0.1).sum())
+    assert f"† with a wide interval means unknown, not equal: that of {wide} of the 2 marked rows spans 10 points or more" in (
+        found.notes
+    )
+    many = compare(world({row: random.random((3, 4000)) < 0.8 for row in "abc"}), "war")
+    assert many.scores["tied"].sum() > 1
+    assert not any("wide" in note for note in (*many.notes, *compare(world(rights), "war", "a").notes))
+
+
 def test_reading_names_the_file_and_the_remedy(tmp_path: Path) -> None:
     file = tmp_path / "predictions.parquet"
+    frame(1).to_parquet(file)
+    for damaged in (b"", b"no parquet", file.read_bytes()[:-100]):
+        (tmp_path / "damaged.parquet").write_bytes(damaged)
+        with pytest.raises(ResultError, match=r"damaged.parquet can't be read .* remove its folder and run the suite again"):
+            read_predictions([RunFile("m", 0, 0, tmp_path / "damaged.parquet")], CLASSES)
+    file.unlink()
     with pytest.raises(ResultError, match=r"predictions.parquet is missing; remove its folder"):
         read_predictions([RunFile("m", 0, 0, file)], CLASSES)
     frame(1, classes=("a", "b")).to_parquet(file)

@@ -14,8 +14,10 @@ from benchmarks.tables import booktabs, document, escape, pipe_table
         ("~^\\", r"\textasciitilde{}\textasciicircum{}\textbackslash{}"),
         ("1.0 ± 0.1 – Δ†", r"1.0 $\pm$ 0.1 -- $\Delta$\textsuperscript{\dag}"),
         ("Évelyne", "Évelyne"),
-        ("Łódź, č", "[U+0141]ódz, c"),
-        ("中", "[U+4E2D]"),
+        ("Łódź, č", "{[}U+0141]ódz, c"),
+        ("中", "{[}U+4E2D]"),
+        ("--stats, ---, mer-han", r"-{}-stats, -{}-{}-, mer-han"),
+        ("[1] 5 µs · a ‘b’ “c” `d`", r"{[}1] 5 $\mu$s $\cdot$ a `b' ``c'' \textasciigrave{}d\textasciigrave{}"),
         ("a\nb", "a b"),
     ],
 )
