@@ -24,7 +24,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from benchmarks.leaderboard import KEYS, TITLES, absent_notes, condition_of, corpus_name, identity_of, percentages, row_options
@@ -40,7 +39,7 @@ from benchmarks.results import (
     task_of,
     true_labels,
 )
-from benchmarks.robustness import FOLDER
+from benchmarks.robustness import FOLDER, constant_score
 from benchmarks.runner import scores
 from benchmarks.tables import pipe_table
 from datamodules.batch import Task
@@ -106,19 +105,6 @@ def _hits(predictions: pd.DataFrame, task: Task) -> "pd.Series[bool]":
 def shapley(none: float, audio: float, text: float, both: float) -> tuple[float, float]:
     """Shapley values of audio and of text in a game of two, from the score of each set of modalities."""
     return ((audio - none) + (both - text)) / 2, ((text - none) + (both - audio)) / 2
-
-
-def constant_score(predictions: pd.DataFrame, classes: list[str], metric: str, task: Task = "multiclass") -> float:
-    """The best score that one answer for every utterance can have: chance, for UAR and the mean weighted accuracy."""
-    answers = [[answer == label for label in classes] for answer in classes]
-    if task == "multilabel":
-        answers = [[False] * len(classes), [True] * len(classes)]
-    constant = [predictions.assign(**{f"p_{c}": np.float32(p) for c, p in zip(classes, answer, strict=True)}) for answer in answers]
-    found = [scores(one, classes, task) for one in constant]
-    if task == "multilabel":  # the metric is a mean over classes, each of which has the better answer of its own
-        no, yes = ([one["per_class"][label][metric.removeprefix("mean_")] for label in classes] for one in found)
-        return float(np.nanmean(np.fmax(np.array(no, float), np.array(yes, float))))
-    return max(float(one[metric]) for one in found)
 
 
 def read_interactions(out: Path | str) -> pd.DataFrame:
@@ -198,10 +184,15 @@ def _masked(run: dict[str, Any], name: str) -> float:
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean and sample deviation over folds and seeds, ``<value>_mean`` and ``<value>_std``, one row per method and variant.
 
+    The ``_masked`` values of a row are NaN unless all its runs have them: means over fewer runs wouldn't add up with the others.
+
     Args:
         frame: As of `read_interactions`.
     """
     keys = ["condition", *KEYS, "options", "headline"]
+    masked = [value for value in _VALUES if value.endswith("_masked")]
+    whole = frame[masked].notna().groupby([frame[key] for key in keys], sort=False).transform("all")
+    frame = frame.assign(**frame[masked].where(whole))
     grouped = frame.groupby(keys, sort=False)
     table = pd.DataFrame({"runs": grouped.size()})
     table = table.join(grouped[["audio_method", "text_method"]].agg(_unique))
@@ -235,11 +226,16 @@ def tables(rows: pd.DataFrame) -> dict[str, dict[str, list[str]]]:
     headline, several = TITLES[rows["headline"].iloc[0]], rows["headline"].iloc[0] in MULTILABEL_METRICS
     names = {"method": rows["method"].tolist(), "variant": rows["variant"].tolist(), "runs": [str(n) for n in rows["runs"]]}
     regions = {"both": "both", "audio": "audio only", "text": "text only", "neither": "neither"}
-    share = ", ".join(f"{title} {percentages(rows[:1], f'share_{name}')[0]}" for name, title in regions.items())
+    share = {title: percentages(rows, f"share_{name}") for name, title in regions.items()}
     right = {title: percentages(rows, f"right_{name}") for name, title in regions.items()}
+    if all(len(set(cells)) == 1 for cells in share.values()):
+        said = ": " + ", ".join(f"{title} {cells[0]}" for title, cells in share.items())
+    else:  # the rows have other runs, and so other ones of single modalities beside them
+        said = " (shares)"
+        right = {f"share, {title}": cells for title, cells in share.items()} | right
     values = {title: percentages(rows, value) for value, title in _TITLES.items() if rows[f"{value}_mean"].notna().any()}
     return {
-        f"What the single modalities get right, in % of the {'decisions on the ' if several else ''}test split: {share}. "
+        f"What the single modalities get right, in % of the {'decisions on the ' if several else ''}test split{said}. "
         "Of each of these, the fusion gets right (%)": names | right | {"only the pair": percentages(rows, "only_the_pair")},
         f"{headline} (%) and Shapley values (points)": names | values,
     }
@@ -260,5 +256,8 @@ def notes(rows: pd.DataFrame) -> list[str]:
     if several:
         lines.append("a decision is about one class of one utterance; most are a right no, whatever is read")
     if rows["v_audio_masked_mean"].notna().any():
-        lines.append("without text, without audio: the fusion itself at test, and its Shapley values, masked")
+        lines.append(
+            "without text, without audio: the fusion itself at test, and its Shapley values, masked; a dash where not all runs "
+            "of a row are scored so"
+        )
     return lines

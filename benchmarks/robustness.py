@@ -4,11 +4,11 @@ Each condition's predictions are a file of their own beside the run's other file
 on where it was, and any other score can be computed later without the model::
 
     runs/<run id>/robustness@1/
-        clean.parquet             the checkpoint on the clean test split; it must give what the run stored
+        clean.parquet             the checkpoint on the clean test split; it must give what the run stored, whenever more is scored
         white_noise=10.parquet    <corruption>=<degree>, as in `datamodules.corruptions.CORRUPTIONS`
 
 A modality that is missing in *training* is a condition of training, so such rows are runs of their own: ``bench --set
-absent.audio=0.5``. Their clean scores are set beside those of the same run without that.
+absent.audio=0.5``. Their clean scores are set beside what the same run without that has stored.
 """
 
 import json
@@ -45,6 +45,7 @@ from benchmarks.results import (
 from benchmarks.runner import Job, data_module, predictions_of, quiet_lightning, scores
 from benchmarks.spec import RunSpec, SuiteError
 from benchmarks.tables import pipe_table
+from datamodules.batch import Task
 from datamodules.corruptions import CORRUPTIONS, VERSION, Corrupter, Corruption
 from datamodules.emotion import Absent, Utterances, context_ids
 from datamodules.problems import UnknownNameError
@@ -129,6 +130,9 @@ def evaluate(
 ) -> None:
     """Score runs under every degree of the corruptions and keep their predictions; what is there already stays.
 
+    A run that lacks any condition is first run on the clean test split, even if that is stored: code that has changed since would
+    otherwise put the answers of two models into one table.
+
     Args:
         runs: As of `finished_runs`.
         names: Of `CORRUPTIONS`.
@@ -145,6 +149,7 @@ def evaluate(
     for run in runs:
         groups[id(run.job.utterances), run.job.spec.fold, get_method(run.job.spec.method).unit].append(run)
     missing = {run.folder: [condition for condition in conditions if not run.file(condition).is_file()] for run in runs}
+    missing = {folder: list(dict.fromkeys([conditions[0], *left])) if left else [] for folder, left in missing.items()}
     done, total = 0, sum(len(left) for left in missing.values())
     for members in groups.values():
         wanted = sorted({condition for run in members for condition in missing[run.folder]}, key=conditions.index)
@@ -187,11 +192,13 @@ def _evaluate(run: Run, inputs: dict[Condition, Utterances], workers: int) -> It
         for condition, utterances in inputs.items():
             file = run.file(condition)
             yield f"{spec.method} fold {spec.fold} seed {spec.seed}: {file.stem}"
-            if file.is_file():
+            if file.is_file() and condition[0] != CLEAN:
                 continue  # another process was first
             found = _predict(model, run, utterances, workers)
             if condition[0] == CLEAN:
                 _check(run, found)
+                if file.is_file():
+                    continue
             with _writing(run):
                 partial = file.with_suffix(".partial")
                 found.to_parquet(partial, index=False)
@@ -251,20 +258,37 @@ def _check(run: Run, found: pd.DataFrame) -> None:
         )
 
 
+def constant_score(predictions: pd.DataFrame, classes: list[str], metric: str, task: Task = "multiclass") -> float:
+    """The best score that one answer for every utterance can have: chance, for UAR and the mean weighted accuracy."""
+    answers = [[answer == label for label in classes] for answer in classes]
+    if task == "multilabel":
+        answers = [[False] * len(classes), [True] * len(classes)]
+    constant = [predictions.assign(**{f"p_{c}": np.float32(p) for c, p in zip(classes, answer, strict=True)}) for answer in answers]
+    found = [scores(one, classes, task) for one in constant]
+    if task == "multilabel":  # the metric is a mean over classes, each of which has the better answer of its own
+        no, yes = ([one["per_class"][label][metric.removeprefix("mean_")] for label in classes] for one in found)
+        return float(np.nanmean(np.fmax(np.array(no, float), np.array(yes, float))))
+    return max(float(one[metric]) for one in found)
+
+
 def read_robustness(out: Path | str) -> pd.DataFrame:
     """Scores under every stored condition, one row per run and condition.
 
     Returns:
         `KEYS`, ``condition`` (what the runs of one table share, as JSON), ``options``, ``fold``, ``seed``, ``corruption``,
-        ``degree``, ``headline`` (a name), ``score`` (that metric) and `METRICS`, or `MULTILABEL_METRICS` of a multi-label task.
-        Missing-in-training rows are those of `IN_TRAINING`. Of runs that differ only in their code the newest counts.
+        ``degree``, ``headline`` (a name), ``score`` (that metric), `METRICS`, or `MULTILABEL_METRICS` of a multi-label task, and
+        in rows of `CLEAN` ``none``, the score of the best constant answer. Missing-in-training rows are those of `IN_TRAINING`;
+        the clean score beside them is that of the complete run, as it stored it where it was never run again. Of runs that
+        differ only in their code the newest counts.
 
     Raises:
         NothingStoredError: If nothing is.
     """
+    runs = list(read_newest(Path(out), identity_of))
+    beside = {identity_of(spec | {"absent": {}}) for _, spec, _ in runs if any(spec.get("absent", {}).values())}
     found = []
-    for name, spec, result in read_newest(Path(out), identity_of):
-        absent, task = Absent(**spec.get("absent", {})), task_of(result)
+    for name, spec, result in runs:
+        absent, task, folder = Absent(**spec.get("absent", {})), task_of(result), Path(out) / name
         metrics = MULTILABEL_METRICS if task == "multilabel" else METRICS
         facts = {key: spec[key] for key in KEYS} | {
             "condition": condition_of(spec),
@@ -274,10 +298,17 @@ def read_robustness(out: Path | str) -> pd.DataFrame:
             "headline": result["headline"],
             "finished": result["finished"],
         }
-        for file in sorted((Path(out) / name / FOLDER).glob("*.parquet")):
-            corruption, _, degree = file.stem.partition("=")
-            scored = scores(read_stored(file, "'fusion-zoo robustness'"), spec["classes"], task)
-            found.append(facts | {"corruption": corruption, "degree": float(degree or 0)} | {m: scored[m] for m in metrics})
+        files = {file.stem: file for file in sorted((folder / FOLDER).glob("*.parquet"))}
+        if identity_of(spec) in beside:
+            files.setdefault(CLEAN, folder / "predictions.parquet")
+        for stem, file in files.items():
+            corruption, _, degree = stem.partition("=")
+            predictions = read_stored(file, "'fusion-zoo robustness'")
+            scored = scores(predictions, spec["classes"], task)
+            kind = {"corruption": corruption, "degree": float(degree or 0)}
+            if corruption == CLEAN:
+                kind["none"] = constant_score(predictions, spec["classes"], result["headline"], task)
+            found.append(facts | kind | {m: scored[m] for m in metrics})
         for modality, share in (("audio", absent.audio), ("text", absent.text)):
             if share and share == absent.audio + absent.text:
                 complete = condition_of(spec | {"absent": {}})
@@ -304,16 +335,22 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     Returns:
         ``condition``, `KEYS`, ``options``, ``corruption``, ``degree``, ``headline``, ``runs``, ``score_mean``, ``score_std``
         (sample deviation), ``clean_mean``, ``clean_std``, ``drop`` (clean less corrupted, over the same runs), and, the same for
-        all degrees, ``area_mean``, ``area_std`` and ``retained``.
+        all degrees, ``area_mean``, ``area_std``, ``none_mean`` (the best constant answer) and ``retained``.
 
         The area under a run's curve is its mean score over the axis of degrees, by the trapezoid rule divided by the axis's
-        length; the clean score is one end of it where it has a place on the axis. ``retained`` is the mean area over the mean
-        clean score. Both are NaN where the curve has fewer than three points or lacks a degree.
+        length; the clean score is one end of it where it has a place on the axis. It is NaN where the curve has fewer than three
+        points or lacks a degree. ``retained`` is what the area keeps of that by which the clean score exceeds a constant answer,
+        (area - none) / (clean - none) of the means: 1 for a method that loses nothing, 0 for one that is at chance on the whole
+        axis. It is NaN where the clean score isn't above a constant answer.
+
+        Of missing-in-training runs those count whose complete run is there; a row for which there is none has no clean score.
     """
     row = ["condition", *KEYS, "options", "headline"]
     run = [*row, "fold", "seed"]
-    clean = frame[frame["corruption"] == CLEAN].set_index(run)["score"].rename("clean")
-    rows = frame[frame["corruption"] != CLEAN].join(clean, on=run, how="inner")
+    clean = frame[frame["corruption"] == CLEAN].set_index(run)[["score", "none"]].rename(columns={"score": "clean"})
+    rows = frame[frame["corruption"] != CLEAN].drop(columns="none").join(clean, on=run)
+    known = rows["clean"].notna()
+    rows = rows[known | ~known.groupby([rows[key] for key in [*row, "corruption", "degree"]]).transform("any")]
     kinds = CORRUPTIONS | IN_TRAINING
     areas = rows.groupby([*run, "corruption"])[["degree", "score", "clean"]].apply(
         lambda part: _area(kinds[str(part.name[-1])], part)
@@ -323,7 +360,9 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame({"runs": grouped.size()})
     for column in ("score", "clean", "area"):
         table[f"{column}_mean"], table[f"{column}_std"] = grouped[column].mean(), grouped[column].std().fillna(0.0)
-    table["drop"], table["retained"] = table["clean_mean"] - table["score_mean"], table["area_mean"] / table["clean_mean"]
+    table["none_mean"] = grouped["none"].mean()
+    table["drop"], above = table["clean_mean"] - table["score_mean"], table["clean_mean"] - table["none_mean"]
+    table["retained"] = (table["area_mean"] - table["none_mean"]) / above.where(above > 0)
     table = table.reset_index()
     order = [(name, degree) for name, kind in kinds.items() for degree in (*kind.degrees,)]
     rank = [
@@ -397,17 +436,25 @@ def _degree(kind: Corruption, degree: float) -> str:
 def captions(rows: pd.DataFrame) -> list[str]:
     """What a reader of the tables must know."""
     lines = [
-        "mean ± sample standard deviation over runs; in brackets the change from the clean test split in points",
+        "mean ± sample standard deviation over runs; in brackets the change from the clean test split in points; there are no "
+        "intervals or tests here, so differences as large as the deviations say little",
         "nothing was trained or selected on corrupted input; normalisation is that of the clean training split",
-        "area: mean score over the axis of degrees, the clean score included where it has a place on the axis; retained: area in "
-        "percent of the clean score",
+        "area: mean score over the axis of degrees, the clean score included where it has a place on the axis; retained: what the "
+        "area keeps of the clean score, both less the best constant answer "
+        f"({', '.join(sorted({f'{100 * none:.1f}' for none in rows['none_mean'].dropna()}))}), in percent: 100 if nothing is "
+        "lost, 0 at chance on the whole axis",
     ]
+    if rows["corruption"].isin(["clipping"]).any():
+        lines.append("clipping: more than half of the axis lies between clean and 50 %, so its area says little of strong clipping")
     if rows["corruption"].isin(["no_audio", "no_text", *IN_TRAINING]).any():
         lines.append("a method of one modality that loses it answers with one class for every such utterance: chance")
     if rows["corruption"].isin(IN_TRAINING).any():
         lines.append(
-            "missing in training: runs of their own, on the complete test split; at 100 % the test split goes without it too"
+            "missing in training: runs of their own, on the complete test split; at 100 % the test split goes without it too; "
+            "those count whose complete run is there"
         )
+    if rows["clean_mean"].isna().any():
+        lines.append("no clean score: no complete run of that row is there; 'fusion-zoo bench' without the setting absent makes it")
     return lines
 
 

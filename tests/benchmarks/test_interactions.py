@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.interactions import constant_score, decompose, read_interactions, shapley, summarise, to_markdown
+from benchmarks.interactions import decompose, read_interactions, shapley, summarise, to_markdown
 from benchmarks.results import ResultError
-from benchmarks.robustness import FOLDER
+from benchmarks.robustness import FOLDER, constant_score
 from benchmarks.runner import scores
 
 CLASSES = ["a", "b", "c", "d"]
@@ -177,6 +177,40 @@ def test_runs_meet_their_own_seed_and_the_best_single_rows(tmp_path: Path) -> No
     next(tmp_path.glob(f"*/{FOLDER}/*")).write_bytes(b"no parquet")
     with pytest.raises(ResultError, match=r"no_text=1.parquet can't be read .* run 'fusion-zoo robustness' again"):
         read_interactions(tmp_path)
+
+
+def test_masked_values_stand_where_all_runs_have_them(tmp_path: Path) -> None:
+    for seed, fusion in ((0, BOTH_), (1, "1" * 28)):
+        store(tmp_path, "audio_only", AUDIO, seed)
+        store(tmp_path, "text_only", TEXT_, seed)
+        folders = [store(tmp_path, "early_concat", fusion, seed), store(tmp_path, "mer_han", fusion, seed)]
+        for folder in folders[: 2 - seed]:  # one run of mer_han isn't scored
+            (folder / FOLDER).mkdir()
+            for name in ("no_text=1", "no_audio=1"):
+                predictions("1111" * 3 + "0" * 16).to_parquet(folder / FOLDER / f"{name}.parquet")
+    summary = summarise(read_interactions(tmp_path)).set_index("method")
+    masked = [f"{value}_masked_mean" for value in ("v_audio", "v_text", "phi_audio", "phi_text")]
+    assert summary.loc["mer_han", masked].isna().all()
+    whole = summary.loc["early_concat"]
+    total = whole["phi_audio_masked_mean"] + whole["phi_text_masked_mean"]
+    assert total == pytest.approx(whole["v_both_mean"] - whole["v_none_mean"])
+    shown = to_markdown(summary.reset_index())
+    assert "a dash where not all runs of a row are scored so" in shown
+
+
+def test_rows_with_different_runs_show_the_regions_of_each(tmp_path: Path) -> None:
+    store(tmp_path, "audio_only", AUDIO)
+    store(tmp_path, "audio_only", "1" * 28, seed=1)
+    for seed in (0, 1):
+        store(tmp_path, "text_only", TEXT_, seed)
+        store(tmp_path, "early_concat", BOTH_, seed)
+    store(tmp_path, "mer_han", BOTH_)
+    shown = to_markdown(summarise(read_interactions(tmp_path)))
+    head, _, one, other = [[cell.strip() for cell in line.split("|")] for line in shown.splitlines() if line.startswith("|")][:4]
+    shares = {row[1]: row[head.index("share, audio only")] for row in (one, other)}
+    assert shares["mer_han"] == "14.3 ± 0.0"
+    assert shares["early_concat"] == f"{100 * (4 + 18) / 2 / 28:.1f} ± {100 * np.std([4 / 28, 18 / 28], ddof=1):.1f}"
+    assert "in % of the test split (shares). Of each of these" in shown
 
 
 def test_without_single_rows_there_is_nothing_to_say(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from benchmarks import Suite, bench
 from benchmarks.cli import app
-from benchmarks.results import ResultError
+from benchmarks.results import NothingStoredError, ResultError
 from benchmarks.robustness import (
     CLEAN,
     FOLDER,
@@ -25,11 +25,13 @@ from benchmarks.robustness import (
 from benchmarks.runner import expand, scores
 from benchmarks.spec import SuiteError, load_suite
 from datamodules.audio import Clip, load_clip
+from datamodules.batch import Batch
 from datamodules.corruptions import CORRUPTIONS, Clipping
 from datamodules.emotion import Absent
 from datamodules.features import parse_feature
 from datamodules.problems import UnknownNameError
-from zoo.base import Training
+from zoo.audio_only import AudioOnly
+from zoo.base import Output, Training
 
 AUDIO = "mfcc(n=8, hop_ms=20.0)"
 
@@ -170,8 +172,33 @@ def test_what_can_not_be_corrupted_is_refused(rows: list[dict], write_manifest, 
     evaluate(runs, ["word_errors"])
 
 
+def test_code_that_changes_between_two_commands_is_refused(suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "runs"
+    one = suite.model_copy(update={"methods": suite.methods[:1]})
+    bench(one, out)
+    (run,) = finished_runs(expand(one), out)
+    evaluate([run], ["no_audio"])
+    clean = run.file((CLEAN, 0)).stat().st_mtime_ns
+    forward = AudioOnly.forward
+
+    def other(model: AudioOnly, batch: Batch, maps: bool = False) -> Output:
+        output = forward(model, batch, maps)
+        return output._replace(logits=-output.logits)
+
+    with monkeypatch.context() as changed:
+        changed.setattr(AudioOnly, "forward", other)
+        evaluate([run], ["no_audio"])  # all there: nothing to do, nothing to mix
+        with pytest.raises(ResultError, match=r"% of the decisions .* the code has changed"):
+            evaluate([run], ["no_audio", "no_text"])
+    assert not run.file(("no_text", 0.1)).exists()
+    reports: list[str] = []
+    evaluate([run], ["no_audio", "no_text"], report=lambda *state: reports.append(state[-1]))
+    assert [report.rpartition(" ")[2] for report in reports] == ["clean", "no_text=0.1", "no_text=0.5", "no_text=1", "done"]
+    assert run.file((CLEAN, 0)).stat().st_mtime_ns == clean
+
+
 def frame(scores: dict[tuple[str, float], list[float]], method: str = "m") -> pd.DataFrame:
-    """Made-up results of several seeds."""
+    """Made-up results of several seeds, of four classes."""
     facts = {
         "method": method,
         "variant": "v",
@@ -185,7 +212,7 @@ def frame(scores: dict[tuple[str, float], list[float]], method: str = "m") -> pd
     }
     return pd.DataFrame(
         [
-            facts | {"seed": seed, "corruption": name, "degree": degree, "score": score}
+            facts | {"seed": seed, "corruption": name, "degree": degree, "score": score, "none": 0.25 if name == CLEAN else None}
             for (name, degree), values in scores.items()
             for seed, score in enumerate(values)
         ]
@@ -218,12 +245,59 @@ def test_drops_and_areas() -> None:
     for name, degree, areas in (("word_errors", 0.1, words), ("white_noise", 5, noise)):
         assert table.loc[(name, degree), "area_mean"] == pytest.approx(np.mean(areas))
         assert table.loc[(name, degree), "area_std"] == pytest.approx(np.std(areas, ddof=1))
-        assert table.loc[(name, degree), "retained"] == pytest.approx(np.mean(areas) / 0.7)
+        assert table.loc[(name, degree), "retained"] == pytest.approx((np.mean(areas) - 0.25) / (0.7 - 0.25))
     assert np.isnan(table.loc[("telephone", 1), "area_mean"])  # two points are no curve
     assert np.isnan(table.loc[("babble", 20), "area_mean"])  # degrees are missing
     shown = to_markdown(table.reset_index())
     assert "| m      | v       |    2 | 70.0 ± 14.1 |" in shown
     assert "35.0 ± 7.1 (-35.0)" in shown
+
+
+def test_chance_retains_nothing() -> None:
+    chance = [0.25, 0.25]
+    flat = {(CLEAN, 0): chance} | {("word_errors", degree): chance for degree in (0.1, 0.2, 0.4)}
+    lost = {(CLEAN, 0): [0.75, 0.65]} | {("white_noise", degree): chance for degree in (20, 10, 5, 0)}
+    blind = {(CLEAN, 0): [0.75, 0.65]} | {("word_errors", degree): [0.75, 0.65] for degree in (0.1, 0.2, 0.4)}
+    retained = {}
+    for name, scores_ in (("flat", flat), ("lost", lost), ("blind", blind)):
+        table = summarise(frame(scores_, name))
+        assert table["none_mean"].unique() == pytest.approx([0.25])
+        retained[name] = table["retained"].iloc[0]
+    assert retained == pytest.approx({"flat": np.nan, "lost": 0.0, "blind": 1.0}, nan_ok=True)
+    shown = to_markdown(summarise(frame(lost)))
+    assert "both less the best constant answer (25.0)" in shown
+    assert "there are no intervals or tests here" in shown
+
+
+def test_missing_in_training_needs_no_robustness_of_the_complete_run(suite: Suite, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    both = suite.model_copy(update={"methods": suite.methods[1:]})
+    half = load_suite(None, both.model_dump(), ["absent.audio=0.5"])
+    bench(half, out)
+    with pytest.raises(NothingStoredError, match="holds no robustness results"):
+        read_robustness(out)
+    bench(both, out)
+    (row,) = summarise(read_robustness(out)).to_dict("records")
+    complete, less = (
+        json.loads((out / expand(one)[0].spec.run_id / "result.json").read_text())["scores"]["uar"] for one in (both, half)
+    )
+    assert (row["corruption"], row["degree"]) == ("no_audio_in_training", 0.5)
+    assert (row["clean_mean"], row["score_mean"]) == pytest.approx((complete, less))
+    assert row["none_mean"] == pytest.approx(1 / 3)
+
+
+def test_missing_in_training_without_a_complete_run_is_shown_and_said() -> None:
+    beside = frame({(CLEAN, 0): [0.8], ("no_audio_in_training", 0.5): [0.6, 0.2]}, "beside")
+    alone = frame({("no_audio_in_training", 0.5): [0.6, 0.5]}, "alone")
+    table = summarise(pd.concat([beside, alone])).set_index("method")
+    assert table.loc["beside", ["runs", "score_mean", "drop"]].tolist() == pytest.approx([1, 0.6, 0.2])
+    assert table.loc["alone", ["runs", "score_mean"]].tolist() == pytest.approx([2, 0.55])
+    assert np.isnan(table.loc["alone", "clean_mean"])
+    shown = to_markdown(table.reset_index())
+    assert "no clean score: no complete run of that row is there" in shown
+    (line,) = [line for line in shown.splitlines() if line.startswith("| alone")]
+    assert [cell.strip() for cell in line.split("|")[4:6]] == ["–", "55.0 ± 7.1"]
+    assert set(figures(table.reset_index())) == {"no_audio_in_training"}
 
 
 def test_missing_in_training_is_a_run_of_its_own_beside_the_complete_one(suite: Suite, tmp_path: Path) -> None:
