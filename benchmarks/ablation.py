@@ -13,7 +13,7 @@ from benchmarks.spec import MethodSpec, Suite, SuiteError
 from benchmarks.tables import booktabs, document, pipe_table
 from datamodules.features import FeatureError, parse_feature
 from datamodules.features.transformer import CheckpointError
-from zoo import get_method, list_methods
+from zoo import get_method, list_methods, method_options
 
 _METRICS = ("war", "uar", "macro_f1", "weighted_f1", *MULTILABEL_METRICS)
 """Those of the task are shown."""
@@ -76,7 +76,7 @@ class AblationTable:
         table: One line per row, by its name: ``runs``, ``<metric>_mean`` and ``<metric>_std``, ``parameters``; of the headline
             metric ``low`` and ``high`` of its 95 % interval, ``delta`` to the full model with ``delta_low``, ``delta_high`` and
             ``p`` (Holm over all rows), not a number for the full model itself; and ``paper_<metric as the paper calls it>`` in
-            percent.
+            percent, with ``derived`` where the paper doesn't print it but it follows from what it prints.
         captions: Conditions, assumptions and caveats.
         full: The row that the others are compared with, or None if it isn't finished.
     """
@@ -118,7 +118,10 @@ class AblationTable:
         columns["p (Holm)"] = ["–" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in table["p"]]
         columns["parameters"] = [f"{count:,.0f}" for count in table["parameters"]]
         for name in [column for column in map(str, table) if column.startswith("paper_")]:
-            columns[f"paper's {name.removeprefix('paper_')}"] = ["–" if pd.isna(v) else f"{v:.2f}" for v in table[name]]
+            columns[f"paper's {name.removeprefix('paper_')}"] = [
+                "–" if pd.isna(value) else f"{'≈' * derived}{value:.2f}"
+                for value, derived in zip(table[name], table["derived"], strict=True)
+            ]
         return columns
 
 
@@ -146,7 +149,10 @@ def ablation_table(method: str, out: Path, runs: Mapping[str, str]) -> AblationT
     conditions = found.loc[found["variant"] == reference, "condition"]
     for comparison in [board.comparisons[number] for number in conditions if number in board.comparisons]:
         captions += comparison.notes
-        captions.append(f"the reference is {reference}; intervals are of the difference to it")
+        captions.append(
+            f"the reference is {reference}; intervals are of the difference to it, each of its row alone, and p is adjusted for "
+            "all: an interval may leave out 0 where p is above 0.05"
+        )
         found[["delta_low", "delta_high"]] = comparison.pairs.set_index("a")[["low", "high"]].reindex(found.index)
     found.loc[~found["condition"].isin(conditions), "p"] = float("nan")
     missing = missing_features(method)
@@ -158,12 +164,17 @@ def ablation_table(method: str, out: Path, runs: Mapping[str, str]) -> AblationT
     for title in dict.fromkeys(key for row in ablations.values() for key in row.reported):
         table[f"paper_{title}"] = [row.reported.get(title, float("nan")) for row in ablations.values()]
     if any(row.reported for row in ablations.values()):
+        table["derived"] = [row.derived for row in ablations.values()]
         captions.append("the paper's figures are of its own corpus and protocol: compare the order of the rows, not the numbers")
+    if any(row.derived for row in ablations.values()):
+        captions.append(f"≈: the paper doesn't print it; it follows from what it prints, as the page of {method} says")
     return AblationTable(method, metric, table, captions, reference)
 
 
 def _full_row(method: str) -> str:
-    """The row that changes nothing, or the last one: what the others are compared with."""
-    ablations = get_method(method).ablations
-    unchanged = [name for name, row in ablations.items() if row.method == method and not row.options]
-    return unchanged[0] if unchanged else list(ablations)[-1]
+    """The row that is the method as its constructor's defaults have it, or the last one: what the others are compared with."""
+    defaults = method_options(method)
+    for name, row in get_method(method).ablations.items():
+        if row.method == method and not row.audio and defaults | dict(row.options) == defaults:
+            return name
+    return list(get_method(method).ablations)[-1]

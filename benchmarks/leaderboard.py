@@ -71,7 +71,8 @@ class Leaderboard:
     Attributes:
         table: One row per method and variant within a condition, the best first: `KEYS`, ``runs``, ``<metric>_mean`` and
             ``<metric>_std`` (sample deviation over folds and seeds), costs, ``coverage``, accuracy by slice, recall by class,
-            ``audio``, ``text``, ``training``, ``precision``, ``max_seconds`` and ``headline``, the metric that ranks; with
+            ``audio``, ``text``, ``training``, ``precision``, ``max_seconds``, ``as_given`` (its options as JSON, empty
+            where a search chose some or a modality is absent in training) and ``headline``, the metric that ranks; with
             statistics its ``headline_low``, ``headline_high``, ``headline_p`` and ``tied``, as `stats.Comparison.scores` has them.
         captions: What is common to all rows of a condition, by its number in the column ``condition``.
         failed: How many runs are recorded as failed.
@@ -96,7 +97,7 @@ class Leaderboard:
         Args:
             published: Add a column ``published_<metric>`` for each that papers report under the same protocol, in percent.
         """
-        table = self.table.drop(columns="condition")
+        table = self.table.drop(columns=["condition", "as_given"])
         if published:
             beside = [_published_cells(rows) for _, rows in self.table.groupby("condition", sort=True)]
             for metric in [m for m in METRICS if any(m in cells for cells in beside)]:
@@ -109,7 +110,8 @@ class Leaderboard:
         """Tables for reading: scores and costs, then accuracy by slice, then recall by class, with caption and caveats.
 
         Args:
-            published: Set what papers report beside ours where corpus and protocol are the same, and list what isn't comparable.
+            published: Set what papers report beside ours where corpus and protocol are the same and the row's method is theirs, and
+                list what isn't comparable.
         """
         parts = []
         for condition, rows in self.table.groupby("condition", sort=True):
@@ -217,7 +219,7 @@ def read_leaderboard(
     rest = [c for c in measured if c not in metrics]
     table = (
         table.join(mean[rest])
-        .join(grouped[["audio", "text", "training", "precision", "max_seconds", "headline"]].first())
+        .join(grouped[["audio", "text", "training", "precision", "max_seconds", "as_given", "headline"]].first())
         .reset_index()
     )
     table["condition"] = table["_condition"].map(numbers)
@@ -315,6 +317,7 @@ def _row(spec: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         "finished": result["finished"],
         "precision": spec["precision"],
         "max_seconds": spec["max_seconds"],
+        "as_given": _as_given(spec),
         "_classes": _text(spec["classes"]),
         "_task": task_of(result),
         "_device": result["environment"]["device"],
@@ -384,6 +387,12 @@ def condition_of(spec: dict[str, Any]) -> str:
 def row_options(spec: dict[str, Any]) -> str:
     """The options that tell rows of a method apart, as JSON; of a tuned run those before the search: folds have their own."""
     return _text((spec.get("search") or spec)["options"])
+
+
+def _as_given(spec: dict[str, Any]) -> str:
+    """The options as JSON; empty where a search chose some, or a modality is absent in training: no paper has that."""
+    searched = any(not key.startswith("training.") for key in (spec.get("search") or {"space": {}})["space"])
+    return "" if searched or any(spec.get("absent", {}).values()) else _text(spec["options"])
 
 
 def _shared_training(spec: dict[str, Any]) -> dict[str, Any]:
@@ -510,20 +519,35 @@ def rank_columns(ranking: stats.Ranking) -> dict[str, list[str]]:
 def _published_cells(rows: pd.DataFrame) -> dict[str, list[str]]:
     """What papers report for the rows' methods under the same protocol, in percent: metric -> one cell per row.
 
-    A star marks what was probably selected on test.
+    A row whose method isn't the paper's, by an option or by what it was trained without, has none. A star marks what was probably
+    selected on test.
     """
     figures = papers.comparable(rows["corpus"].iloc[0], rows["protocol"].iloc[0])
     figures = figures[figures["method"].isin(rows["method"]) & figures["metric"].isin(METRICS)]
+    if figures.empty:
+        return {}
     stars = {papers.TRUST[1]: "*"}
     texts = figures.assign(
-        text=[f"{value:.1f}{stars.get(trust, '')}" for value, trust in zip(figures["value"], figures["trust"], strict=True)]
+        text=[
+            f"{papers.written(figure, '.1f')}{stars.get(trust, '')}"
+            for (_, figure), trust in zip(figures.iterrows(), figures["trust"], strict=True)
+        ]
     )
     found = texts.groupby(["metric", "method"])["text"].agg(", ".join)
-    return {
-        metric: [found.get((metric, method), "") for method in rows["method"]]
-        for metric in METRICS
-        if metric in found.index.get_level_values("metric")
-    }
+    methods = [m if _is_papers(m, given) else "" for m, given in zip(rows["method"], rows["as_given"], strict=True)]
+    cells = {metric: [found.get((metric, method), "") for method in methods] for metric in METRICS}
+    return {metric: of_rows for metric, of_rows in cells.items() if any(of_rows)}
+
+
+def _is_papers(method: str, given: str) -> bool:
+    """Whether options are a method's defaults, or those with what its paper's features need."""
+    from zoo import get_method, list_methods, method_options  # loads torch
+
+    if not given or method not in list_methods():
+        return False
+    defaults, published = method_options(method), get_method(method).published
+    papers_own = [defaults, defaults | dict(published.options)] if published else [defaults]
+    return _text(defaults | json.loads(given)) in map(_text, papers_own)
 
 
 def published_parts(rows: pd.DataFrame) -> Iterator[Part]:
@@ -534,8 +558,11 @@ def published_parts(rows: pd.DataFrame) -> Iterator[Part]:
         yield Part(f"Nothing is published under {protocol} for {corpus}", {})
     else:
         trust = [f"{trust}{' (*)' if trust == papers.TRUST[1] else ''}" for trust in same["trust"]]
+        own = ", not those above" if rows["track"].iloc[0] == "controlled" else ""
+        derived = "; ≈: not printed, but follows from what is" if same["derived"].any() else ""
         yield Part(
-            f"Published under {protocol}",
+            f"Published under {protocol}, with the papers' own features and training{own}; beside a row above if its options are "
+            f"the paper's and nothing was taken from its training data{derived}",
             _figures(same)
             | {
                 "trust": trust,
@@ -552,6 +579,6 @@ def _figures(figures: pd.DataFrame) -> dict[str, list[str]]:
     return {
         "method": [method.removeprefix("other: ") for method in figures["method"]],
         "metric": [TITLES.get(metric, metric) for metric in figures["metric"]],
-        "reported": [f"{value:g}" for value in figures["value"]],
+        "reported": [papers.written(figure) for _, figure in figures.iterrows()],
         "source": sources,
     }

@@ -7,11 +7,11 @@ Columns of the file:
 * ``corpus``, ``protocol``: by our names; ``protocol`` is empty unless test split, classes and kind of validation are the same, and
   ``protocol_text`` then says what was done instead;
 * ``metric``, ``value``: by our names, in percent; `UNCLEAR` holds names of papers that can't be told for one of ours;
+* ``derived``: ``yes`` for a value that the paper doesn't print but that follows from what it prints; ``source`` or ``note`` says
+  how, and under which assumption;
 * ``selection``: how the reported epoch was chosen;
 * ``trust``: one of `TRUST`;
 * ``note``.
-
-Figures that a text doesn't print but that follow from what it prints say so in ``note``.
 """
 
 from functools import cache
@@ -50,9 +50,21 @@ def incomparable(corpus: str, protocol: str) -> pd.DataFrame:
     return figures[(figures["corpus"] == corpus.split()[0]) & (figures["protocol"] != protocol)]
 
 
+def written(figure: pd.Series, form: str = "g") -> str:
+    """A figure's value for reading, marked if the paper doesn't print it.
+
+    Args:
+        figure: A row of `read_published`.
+        form: Its format.
+    """
+    return f"{'≈' if figure['derived'] else ''}{figure['value']:{form}}"
+
+
 def why_not(figure: pd.Series) -> str:
     """Why a figure of another protocol can't stand beside ours."""
     reasons = [figure["protocol_text"] or f"protocol {figure['protocol']}"]
+    if figure["derived"] and figure["note"]:
+        reasons.append(figure["note"])
     if figure["metric"] in UNCLEAR:
         reasons.append(f"what {figure['metric']} is isn't said")
     return "; ".join(reasons)

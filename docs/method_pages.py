@@ -255,13 +255,16 @@ def page(name: str) -> str:
                     [f"`{key}={value!r}`" for key, value in row.options.items()] + ([f"audio `{row.audio}`"] if row.audio else [])
                 )
                 or "defaults",
-                *(f"{row.reported[m]:.2f}" if m in row.reported else "–" for m in metrics),
+                *(f"{'≈' * row.derived}{row.reported[m]:.2f}" if m in row.reported else "–" for m in metrics),
             ]
             for row_name, row in method.ablations.items()
         ]
         table = ["| " + " | ".join(map(_cell, row)) + " |" for row in [head, *rows]]
         table.insert(1, "|---" * len(head) + "|")
-        parts += ["## Ablations", f"`fusion-zoo ablate {name}` runs these rows.", "\n".join(table)]
+        about = f"`fusion-zoo ablate {name}` runs these rows."
+        if any(row.derived for row in method.ablations.values()):
+            about += " ≈: not printed; it follows from what is, as said above."
+        parts += ["## Ablations", about, "\n".join(table)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

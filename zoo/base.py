@@ -57,12 +57,14 @@ class Variant(NamedTuple):
         options: Changes to its defaults.
         reported: The paper's figures for the row in percent, such as ``{"UAR": 74.2}``; empty where it gives none.
         audio: The row's own audio feature, where a paper compares features; empty for that of the suite.
+        derived: Whether ``reported`` isn't printed but follows from what is; the method's file says how.
     """
 
     method: str
     options: Mapping[str, object]
     reported: Mapping[str, float] = MappingProxyType({})
     audio: str = ""
+    derived: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.ablation import ablation_methods, ablation_suite, missing_features
+from benchmarks.ablation import _full_row, ablation_methods, ablation_suite, missing_features
 from benchmarks.cli import app
 from benchmarks.results import read_results
 from benchmarks.spec import SuiteError, load_suite
-from zoo import get_method, list_methods
+from zoo import get_method, list_methods, method_options
 from zoo.base import Variant
 
 
@@ -30,6 +30,19 @@ def test_a_suite_has_the_rows_in_the_papers_order(method: str) -> None:
     assert suite.seeds == (0, 1)
 
 
+@pytest.mark.parametrize("method", [name for name in list_methods() if get_method(name).ablations])
+def test_the_reference_is_the_method_as_it_is_by_default(method: str) -> None:
+    row = get_method(method).ablations[_full_row(method)]
+    assert (row.method, row.audio) == (method, "")
+    assert method_options(method) == method_options(method) | dict(row.options)
+
+
+def test_the_reference_may_stand_anywhere() -> None:
+    assert _full_row("late_average") == "Late fusion, mean"
+    assert _full_row("cnn_bert_attention") == "n = 250"
+    assert _full_row("hbaf") == "HBAF"
+
+
 def test_options_of_the_suite_hold_for_every_row_and_the_rows_own_come_on_top() -> None:
     base = load_suite(None, {"methods": ["mer_han", "audio_only"]}, ["mer_han.d=64", "audio_only.hidden=8"])
     rows = {entry.variant: entry.options for entry in ablation_suite("mer_han", base).methods}
@@ -44,7 +57,7 @@ def test_rows_with_a_feature_of_their_own(manifest: Path, tmp_path: Path, tiny_b
         "Audio": Variant("hbaf", {"inputs": "audio"}),
         "Audio, bands": Variant("hbaf", {"inputs": "audio"}, {"UAR": 40.0}, "logmel(n=8)"),
         "Audio, data2vec": Variant("hbaf", {"inputs": "audio"}, {"UAR": 41.0}, "hidden_states(checkpoint='facebook/data2vec')"),
-        "HBAF": Variant("hbaf", {}),
+        "HBAF": Variant("hbaf", {}, {"UAR": 60.0}, derived=True),
     }
     monkeypatch.setattr(get_method("hbaf"), "ablations", rows)
     missing_features.cache_clear()
@@ -55,7 +68,8 @@ def test_rows_with_a_feature_of_their_own(manifest: Path, tmp_path: Path, tiny_b
     missing_features.cache_clear()
     assert result.exit_code == 0, result.output
     table = [cells(line) for line in result.stdout.splitlines() if line.startswith("|")]
-    assert [(row[0], row[-1]) for row in table[2:]] == [("Audio", "–"), ("Audio, bands", "40.00"), ("HBAF", "–")]
+    assert [(row[0], row[-1]) for row in table[2:]] == [("Audio", "–"), ("Audio, bands", "40.00"), ("HBAF", "≈60.00")]
+    assert "≈: the paper doesn't print it" in result.stdout
     assert "not run: Audio, data2vec (checkpoint 'facebook/data2vec' could not be loaded" in result.stdout
     assert "audio logmel(n=8), text" in result.stdout
     audio = {spec["variant"]: spec["audio"]["name"] for _, spec, _ in read_results(tmp_path / "runs")}
@@ -89,7 +103,9 @@ def test_ablate_prints_the_papers_rows_even_where_a_run_was_made_under_another_n
     low, high = (float(bound) for bound in rows[0]["95 % interval"].split(" to "))
     assert low <= float(rows[0]["Δ UAR"]) <= high
     assert rows[-1]["p (Holm)"] == "–"
-    assert "the reference is MER-HAN" in result.stdout
+    assert (
+        "the reference is MER-HAN; intervals are of the difference to it, each of its row alone, and p is adjusted" in result.stdout
+    )
     assert "Holm's correction over 6 tests" in result.stdout
     again = ["ablate", "mer_han", *common, "--set", "audio_only.hidden=4", "--format"]
     table = pd.read_csv(io.StringIO(run(app, [*again, "csv"]).stdout), index_col="variant")

@@ -17,7 +17,7 @@ from benchmarks.runner import scores
 KEYS = ["method", "variant", "track", "corpus", "protocol"]
 
 
-_CHANGES = {"variant", "options", "audio", "fold", "code", "corpus", "data", "protocol"}
+_CHANGES = {"variant", "options", "audio", "fold", "code", "corpus", "data", "protocol", "track", "absent", "search"}
 
 
 def write_run(out: Path, name: str, seed: int, uar: float, **changes: object) -> None:
@@ -352,17 +352,44 @@ def test_published_figures_stand_beside_ours_only_under_the_same_protocol(tmp_pa
     text = board.to_markdown(published=True)
     head, _, hbaf, mer_han = [line for line in text.splitlines() if line.startswith("|")][:4]
     column = [cell.strip() for cell in head.split("|")].index("published weighted F1")
-    assert [line.split("|")[column].strip() for line in (hbaf, mer_han)] == ["67.1", ""]
-    same, others = text.split("Published under meld7@1:")[1].split("Published for this corpus, not comparable:")
+    assert [line.split("|")[column].strip() for line in (hbaf, mer_han)] == ["≈67.1", ""]
+    assert "with the papers' own features and training, not those above; beside a row above if its options" in text
+    same, others = text.split("Published under meld7@1")[1].split("Published for this corpus, not comparable:")
     assert "COSMIC" in same
     assert "COSMIC" not in others
     assert "MiSTER-E" in others
     assert "probably test-selected (*)" in same
     assert pd.read_csv(io.StringIO(board.to_csv(published=True)))["published_weighted_f1"].tolist() == [
-        67.1,
+        "≈67.1",
         pytest.approx(np.nan, nan_ok=True),
     ]
+    assert "as_given" not in board.to_csv()
     other = read_leaderboard(tmp_path / "other", statistics=False).to_markdown(published=True)
     assert "Nothing is published under meld3-sentiment@1" in other
     assert "published weighted F1" not in other
     assert "| protocol meld7@1" in other.replace("  ", "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({}, True),
+        ({"options": {"mu": 0.2}}, True),  # the default, said
+        ({"options": {"inputs": "audio"}}, False),
+        ({"options": {"hidden": 8}}, False),
+        ({"absent": {"audio": 1.0, "text": 0.0}}, False),
+        ({"absent": {"audio": 0.0, "text": 0.0}}, True),
+        ({"search": {"trials": 4, "space": {"hidden": [8, 512]}, "options": {}}}, False),
+        ({"search": {"trials": 4, "space": {"training.lr": [1e-3]}, "options": {}}}, True),
+        ({"track": "published"}, True),
+        ({"track": "published", "options": {"inputs": "audio"}}, False),
+    ],
+)
+def test_a_papers_figure_stands_beside_the_papers_model_alone(tmp_path: Path, changes: dict, shown: bool) -> None:
+    write_run(tmp_path, "hbaf", 0, 0.6, corpus="meld 1", protocol="meld7@1", **changes)
+    text = read_leaderboard(tmp_path, statistics=False).to_markdown(published=True)
+    scores, listed = text.split("Published under meld7@1")
+    assert ("≈67.1" in scores) is shown
+    assert ("published weighted F1" in scores) is shown
+    assert "≈67.1" in listed
+    assert ("not those above" in listed) is (changes.get("track") != "published")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.published import TRUST, UNCLEAR, comparable, incomparable, read_published, why_not
+from benchmarks.published import TRUST, UNCLEAR, comparable, incomparable, read_published, why_not, written
 from benchmarks.results import METRICS
 from datamodules.corpora import list_corpora
 from datamodules.protocols import PROTOCOLS
@@ -21,6 +21,7 @@ def test_the_columns() -> None:
         "protocol_text",
         "metric",
         "value",
+        "derived",
         "selection",
         "source",
         "trust",
@@ -39,6 +40,7 @@ def test_a_figure_can_be_used(figure: dict) -> None:
         assert figure["trust"] != "not comparable"
     assert figure["metric"] in {*METRICS, *UNCLEAR}
     assert 20 < figure["value"] <= 100, "in percent"
+    assert figure["derived"] in {"", "yes"}
     assert figure["trust"] in TRUST
     assert all(figure[column] for column in ("paper", "selection", "source"))
 
@@ -62,6 +64,8 @@ def test_full_models_agree_with_the_papers_ablation_tables(method: str, row: str
         corpus, metric = names[title]
         found = [f["value"] for f in FIGURES if (f["method"], f["corpus"], f["metric"]) == (method, corpus, metric)]
         assert any(np.isclose(value, figure) for figure in found), (title, value, found)
+        derived = {f["derived"] for f in FIGURES if (f["method"], f["corpus"], f["value"]) == (method, corpus, value)}
+        assert derived == {"yes" if get_method(method).ablations[row].derived else ""}
 
 
 def test_khans_figures_follow_from_the_confusion_matrix() -> None:
@@ -70,6 +74,30 @@ def test_khans_figures_follow_from_the_confusion_matrix() -> None:
     figures = {f["metric"]: f["value"] for f in FIGURES if f["method"] == "bert_alexnet"}
     assert figures["war"] == pytest.approx(war, abs=0.05)
     assert figures["uar"] == pytest.approx(np.mean([recall for recall, _ in rows.values()]), abs=0.05)
+
+
+def test_hbafs_figures_follow_from_the_differences_that_it_states_if_audio_is_opensmiles() -> None:
+    def figure(method: str, corpus: str) -> dict:
+        (found,) = (f for f in FIGURES if (f["method"], f["corpus"]) == (method, corpus) and f["paper"].startswith("Luo"))
+        return found
+
+    # Text less audio, both less text, both less the other system; in points of weighted F1.
+    for corpus, gains, other in (("meld", (23.6, 2.3, 2.2), "TelME on audio and text"), ("iemocap", (6.2, 5.1, 6.9), "Mamba")):
+        text = figure("other: HBAF, audio alone, openSMILE", corpus)["value"] + gains[0]
+        expected = {"hbaf": text + gains[1], f"other: {other}": text + gains[1] - gains[2]}
+        for method, value in expected.items():
+            found = figure(method, corpus)
+            assert found["value"] == pytest.approx(value)
+            assert found["derived"], "it is printed nowhere"
+            assert "only if the audio row" in found["note"]
+    assert not comparable("iemocap 1", "iemocap6-dialogue@1")["paper"].str.contains("Luo").any(), "validation isn't said"
+    others = incomparable("iemocap 1", "iemocap6-dialogue@1").set_index("method")
+    assert "only if the audio row" in why_not(others.loc["hbaf"])
+    assert written(others.loc["hbaf"]) == "≈69.6"
+
+
+def test_pooled_meld_has_no_figure_beside_it() -> None:
+    assert comparable("meld 1", "meld6-pooled@1").empty, "80/20 without a validation split isn't 70/10/20"
 
 
 def test_a_protocol_divides_the_figures_of_a_corpus() -> None:
