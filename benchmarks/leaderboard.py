@@ -568,11 +568,8 @@ def _published_cells(rows: pd.DataFrame) -> dict[str, list[str]]:
     )
     found = texts.groupby(["metric", "method"])["text"].agg(", ".join)
     methods = [m if _is_papers(m, given) else "" for m, given in zip(rows["method"], rows["as_given"], strict=True)]
-    return {
-        metric: [found.get((metric, method), "") for method in methods]
-        for metric in METRICS
-        if metric in found.index.get_level_values("metric")
-    }
+    cells = {metric: [found.get((metric, method), "") for method in methods] for metric in METRICS}
+    return {metric: of_rows for metric, of_rows in cells.items() if any(of_rows)}
 
 
 def _is_papers(method: str, given: str) -> bool:

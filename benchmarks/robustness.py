@@ -284,10 +284,9 @@ def read_robustness(out: Path | str) -> pd.DataFrame:
     Raises:
         NothingStoredError: If nothing is.
     """
-    runs = list(read_newest(Path(out), identity_of))
-    beside = {identity_of(spec | {"absent": {}}) for _, spec, _ in runs if any(spec.get("absent", {}).values())}
     found = []
-    for name, spec, result in runs:
+    beside = {identity_of(spec | {"absent": {}}) for _, spec, _ in read_results(Path(out)) if any(spec.get("absent", {}).values())}
+    for name, spec, result in read_newest(Path(out), identity_of):
         absent, task, folder = Absent(**spec.get("absent", {})), task_of(result), Path(out) / name
         metrics = MULTILABEL_METRICS if task == "multilabel" else METRICS
         facts = {key: spec[key] for key in KEYS} | {
@@ -315,7 +314,7 @@ def read_robustness(out: Path | str) -> pd.DataFrame:
                 kind = {"condition": complete, "corruption": f"no_{modality}_in_training", "degree": share}
                 found.append(facts | kind | {m: result["scores"][m] for m in metrics})
     frame = pd.DataFrame(found)
-    if frame.empty or CLEAN not in set(frame["corruption"]):
+    if frame.empty or not {CLEAN} < set(frame["corruption"]):
         raise NothingStoredError(
             f"{out} holds no robustness results; 'fusion-zoo robustness' with the bench's suite, corpus, protocol, methods, seeds "
             "and --set makes them"

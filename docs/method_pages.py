@@ -263,7 +263,7 @@ def page(name: str) -> str:
         table.insert(1, "|---" * len(head) + "|")
         about = f"`fusion-zoo ablate {name}` runs these rows."
         if any(row.derived for row in method.ablations.values()):
-            about += " ≈: not printed; it follows from what is, as the method's file says."
+            about += " ≈: not printed; it follows from what is, as said above."
         parts += ["## Ablations", about, "\n".join(table)]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -478,5 +478,6 @@ def test_a_papers_figure_stands_beside_the_papers_model_alone(tmp_path: Path, ch
     text = read_leaderboard(tmp_path, statistics=False).to_markdown(published=True)
     scores, listed = text.split("Published under meld7@1")
     assert ("≈67.1" in scores) is shown
+    assert ("published weighted F1" in scores) is shown
     assert "≈67.1" in listed
     assert ("not those above" in listed) is (changes.get("track") != "published")
