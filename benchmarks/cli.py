@@ -588,7 +588,7 @@ def leaderboard(
     from datamodules.problems import UnknownNameError
 
     if cost and pareto is None:
-        raise typer.BadParameter("it says what --pareto FILE draws", param_hint="--cost")
+        raise typer.BadParameter("it needs --pareto FILE: it names the cost that is drawn", param_hint="--cost")
     _check_picture(pareto, "--pareto")
     _check_picture(diagram, "--diagram")
     with _plain_errors(ResultError, UnknownNameError):

@@ -161,12 +161,10 @@ class Leaderboard:
     def lines(self, condition: int) -> list[str]:
         """A condition's caption, then its caveats, those of the statistics among them."""
         comparison, rows = self.comparisons.get(condition), self.table[self.table["condition"] == condition]
-        alone = (
-            []
-            if rows["method"].isin(SINGLE).any()
-            else [f"neither {' nor '.join(SINGLE)} is here: what fusing gains can't be seen"]
-        )
-        return self.captions[condition] + alone + (list(comparison.notes) if comparison else [])
+        lines = list(self.captions[condition])
+        if not rows["method"].isin(SINGLE).any():
+            lines.append(f"neither {' nor '.join(SINGLE)} is here: what fusing gains can't be seen")
+        return lines + (list(comparison.notes) if comparison else [])
 
     def _with_rows(self, parts: list[dict[str, list[str]]]) -> Iterator[tuple[dict[str, list[str]], int]]:
         return zip(parts, self.table.groupby("condition", sort=True).size(), strict=True)

@@ -78,9 +78,9 @@ def commands_of(page: str) -> Iterator[tuple[list[str], bool]]:
         lexer.whitespace_split = True
         words: list[str] = []
         for word in [*lexer, ";"]:
-            if set(word) <= set(";&|"):
+            if ends := word in {";", "&", "&&", "|", "||"}:
                 yield words, True
-            words = [] if set(word) <= set(";&|") or word == "do" else [*words, word]
+            words = [] if ends or word == "do" else [*words, word]
     sentences = re.sub(r"^```.*?^```", "", page, flags=re.DOTALL | re.MULTILINE)
     for code in re.findall(r"`([^`]+)`", sentences):
         words = code.split()

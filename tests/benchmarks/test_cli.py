@@ -151,7 +151,7 @@ def test_mistakes_are_explained_in_a_line(
         (["--pareto", "none/x.svg"], "there is no folder none"),
         (["--pareto", "x.gif"], "x.gif must end in .svg, .png or .pdf"),
         (["--diagram", "x.gif"], "x.gif must end in .svg, .png or .pdf"),
-        (["--cost", "parameters"], "it says what --pareto FILE draws"),
+        (["--cost", "parameters"], "it needs --pareto FILE"),
     ],
 )
 def test_a_picture_that_can_not_be_drawn_is_refused_before_anything_is_read(options: list[str], told: str) -> None:
