@@ -1,6 +1,7 @@
 """What every method promises, for every method of the zoo."""
 
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -164,9 +165,10 @@ class _Data(L.LightningDataModule):
         return DataLoader([self.batch], batch_size=None)
 
 
-def trainer(epochs: int, folder: Path) -> L.Trainer:
+def trainer(epochs: int, folder: Path, precision: Any = "32-true") -> L.Trainer:
     return L.Trainer(
         max_epochs=epochs,
+        precision=precision,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
@@ -256,6 +258,26 @@ def test_bf16_autocast_is_finite(name: str) -> None:
     assert loss.isfinite()
     assert loss.dtype == torch.float32
     assert all(p.grad.isfinite().all() for p in method.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_mixed_precision_trains_and_answers_as_full_precision_does(name: str, tmp_path: Path) -> None:
+    """Every step that a card takes in bf16-mixed, with utterances that lack a modality."""
+    utterances = items(9)
+    utterances[1] = utterances[1]._replace(audio=utterances[1].audio[:0])
+    utterances[5] = utterances[5]._replace(text=utterances[5].text[:0])
+    data, method = _Data(batch_of(name, utterances)), build(name).train()
+    method.training_options = Training(lr=1e-3)
+    before = [parameter.detach().clone() for parameter in method.parameters()]
+    trainer(2, tmp_path, "bf16-mixed").fit(method, datamodule=data)
+    assert all(parameter.isfinite().all() for parameter in method.parameters())
+    assert any(not torch.equal(*pair) for pair in zip(before, method.parameters(), strict=True))
+    answers = []
+    for precision in ("bf16-mixed", "32-true"):
+        trainer(1, tmp_path, precision).test(method, datamodule=data, verbose=False)
+        answers.append(torch.stack([method.test_probabilities[item.utterance_id] for item in utterances]))
+    assert answers[0].dtype == torch.float32
+    torch.testing.assert_close(answers[0], answers[1], atol=0.03, rtol=0)
 
 
 @pytest.mark.parametrize("name", METHODS)
