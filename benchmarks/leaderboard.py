@@ -71,10 +71,11 @@ class Leaderboard:
     """Aggregated results.
 
     Attributes:
-        table: One row per method and variant within a condition, the best first: `KEYS`, ``runs``, ``<metric>_mean`` and
-            ``<metric>_std`` (sample deviation over folds and seeds), costs, ``coverage``, accuracy by slice, recall by class,
-            ``audio``, ``text``, ``training``, ``precision``, ``max_seconds``, ``as_given`` (its options as JSON, empty
-            where a search chose some or a modality is absent in training) and ``headline``, the metric that ranks; with
+        table: One row per method and variant within a condition, the best first and those that lack folds last: `KEYS`, ``runs``,
+            ``folds``, ``<metric>_mean`` (over folds, each the mean over its seeds) and ``<metric>_std`` (sample deviation over
+            runs), costs, ``coverage``, accuracy by slice, recall by class, ``audio``, ``text``, ``training``, ``precision``,
+            ``max_seconds``, ``as_given`` (its options as JSON, empty where a search chose some or a modality is absent in
+            training) and ``headline``, the metric that ranks; with
             statistics its ``headline_low``, ``headline_high``, ``headline_p`` and ``tied``, as `stats.Comparison.scores` has them.
         captions: What is common to all rows of a condition, by its number in the column ``condition``.
         failed: How many runs are recorded as failed.
@@ -216,8 +217,11 @@ def read_leaderboard(
     metrics = [metric for metric in (*METRICS, *MULTILABEL_METRICS) if frame[metric].notna().any()]
     broken_down = [c for c in frame.columns if c.startswith(("war_", "recall_")) or "_class=" in c]
     measured = [*metrics, *(c for c in (*COSTS, "coverage") if c in frame), *broken_down]
-    mean, deviation, runs_per_row = grouped[measured].mean(), grouped[metrics].std(), grouped.size()
-    table = pd.DataFrame({"runs": runs_per_row})
+    keys = ["_condition", *KEYS, "_options"]
+    # Folds count the same, however many seeds each has.
+    by_fold = frame.groupby([*keys, "fold"], sort=False, dropna=False)[measured].mean().groupby(keys, sort=False, dropna=False)
+    mean, deviation = by_fold.mean(), grouped[metrics].std()
+    table = pd.DataFrame({"runs": grouped.size(), "folds": by_fold.size()})
     for metric in metrics:
         table[f"{metric}_mean"] = mean[metric]
         table[f"{metric}_std"] = deviation[metric].fillna(0.0).where(mean[metric].notna())
@@ -229,7 +233,9 @@ def read_leaderboard(
     )
     table["condition"] = table["_condition"].map(numbers)
     table["_score"] = [row[f"{row['headline']}_mean"] for _, row in table.iterrows()]
-    table = table.sort_values(["condition", "_score", "method", "variant"], ascending=[True, False, True, True], ignore_index=True)
+    # A row that lacks folds may have been spared the hard ones.
+    order = {"condition": True, "folds": False, "_score": False, "method": True, "variant": True}
+    table = table.sort_values(list(order), ascending=list(order.values()), ignore_index=True)
     place = {key: row for row, key in enumerate(table[["_condition", "method", "_options"]].itertuples(index=False, name=None))}
     frame["_row"] = [place[key] for key in frame[["_condition", "method", "_options"]].itertuples(index=False, name=None)]
     frame["condition"] = frame["_condition"].map(numbers)
@@ -277,21 +283,30 @@ def _rank(table: pd.DataFrame, frame: pd.DataFrame) -> stats.Ranking | None:
     """Ranks over the corpora that share rows, or over the folds of a single condition; tables of one corpus aren't blocks."""
     names = row_names(table)
     if table["corpus"].nunique() > 1:
+        # Of every corpus one table: of all utterances, in one track, and of those the one with the most rows.
+        plain = frame.loc[[not absent_notes(json.loads(absent)) for absent in frame["_absent"]], ["condition", "track"]]
+        track = "controlled" if "controlled" in set(plain["track"]) else "published"
+        found = table[table["condition"].isin(plain.loc[plain["track"] == track, "condition"])]
+        found = found[found["folds"] == found.groupby("condition")["folds"].transform("max")]
+        sizes = found.groupby(["corpus", "condition"], sort=True).size()
+        chosen = sizes.groupby("corpus").idxmax().map(lambda pair: pair[1])
+        rows = found[found["condition"].isin(chosen)]
         scores = pd.DataFrame(
-            {"block": table["condition"], "row": names, "score": [r[f"{r['headline']}_mean"] for _, r in table.iterrows()]}
-        )
-        scores = scores.pivot_table(index="block", columns="row", values="score", sort=False).dropna(axis=1)
-        # A corpus with several tables counts once, by the mean of its ranks.
-        corpora = table.groupby("condition")["corpus"].first()
-        scores = -scores.rank(axis=1, ascending=False).groupby(corpora.reindex(scores.index)).mean()
-        blocks, caveat = "corpora", "their mean ranks where a corpus has several tables"
+            {"block": rows["corpus"], "row": names[rows.index], "score": [r[f"{r['headline']}_mean"] for _, r in rows.iterrows()]}
+        ).pivot_table(index="block", columns="row", values="score", sort=False)
+        blocks, caveats = "corpora", []
+        if others := table["condition"].nunique() - len(chosen):
+            caveats = [f"of each corpus one {track} table counts, that with the most rows: {others} more left out"]
     elif table["condition"].nunique() > 1:
         return None
     else:
         runs = frame.assign(row=names[frame["_row"]].to_numpy(), score=[r[r["headline"]] for _, r in frame.iterrows()])
-        scores = runs.pivot_table(index="fold", columns="row", values="score", sort=False).dropna(axis=1)
-        blocks, caveat = "folds", "folds share training data, so they aren't independent and p is too small"
-    return stats.rank(scores, blocks, caveat) if scores.shape[0] > 1 and scores.shape[1] > 2 else None
+        scores = runs.pivot_table(index="fold", columns="row", values="score", sort=False)
+        blocks, caveats = "folds", ["folds share training data, so they aren't independent and p is too small"]
+    whole = scores.dropna(axis=1)
+    if dropped := [str(name) for name in scores if name not in whole]:
+        caveats.append(f"not ranked, for want of results in all {blocks}: {', '.join(dropped)}")
+    return stats.rank(whole, blocks, "; ".join(caveats)) if whole.shape[0] > 1 and whole.shape[1] > 2 else None
 
 
 def corpus_name(corpus: str) -> str:
@@ -502,11 +517,11 @@ def _scores(rows: pd.DataFrame, names: dict[str, list[str]], published: bool) ->
     columns, best = names | {"runs": [str(n) for n in rows["runs"]]}, {}
     for metric in _metrics(rows):
         columns[TITLES[metric]] = percentages(rows, metric)
-        means = rows[f"{metric}_mean"].round(3)
+        means = rows[f"{metric}_mean"].round(3).where(rows["folds"] == rows["folds"].max())
         best[TITLES[metric]] = [n for n, mean in enumerate(means) if mean == (means.min() if metric == "ece" else means.max())]
         if metric == headline and TIED in rows and rows["headline_low"].notna().any():
             columns[INTERVAL] = [interval(low, high) for low, high in zip(rows["headline_low"], rows["headline_high"], strict=True)]
-            columns[TIED] = ["†" if tied else "" for tied in rows[TIED]]
+            columns[TIED] = ["?" if pd.isna(tied) else "†" if tied else "" for tied in rows[TIED]]
     if published:
         columns |= {f"published {TITLES[metric]}": cells for metric, cells in _published_cells(rows).items()}
     return Part("Scores (%)", columns, best)

@@ -1,17 +1,26 @@
 """Statistics from stored predictions: intervals, paired tests, effect sizes and ranks. Nothing is trained again.
 
-What varies, and how it is counted. The test utterances are a sample: they are drawn again by a bootstrap whose units are speakers,
-or dialogues, or utterances (`choose_clusters`), and every row of a table gets the same draws, so that differences between rows
-are paired. The seeds are a sample too: a method whose seeds lie far apart isn't known better for having many test utterances.
-Both variances are added,
+A score is the mean over folds, each the mean over its seeds. What varies, and how it is counted:
+
+- The test utterances are a sample. They are drawn again by a bootstrap whose units are speakers, or dialogues, or utterances
+  (`choose_clusters`), and every row of a table gets the same draws, so that differences between rows are paired. Where recordings
+  repeat across those units, the variance is v_units + v_recordings - v_common, and not below the first two (Cameron, Gelbach and
+  Miller 2011, "Robust inference with multiway clustering").
+- The seeds are a sample: a method whose seeds lie far apart isn't known better for having many test utterances. Their variance,
+  pooled over the folds of a row, borrows from the other rows (`moderated`).
+- From three folds on the training sets are a sample: the variance of a mean over folds is at least the variance between folds over
+  their number, as in a t test over folds. That training sets overlap isn't counted.
+
+With the first two
 
     v = v_items + max(0, v_seeds - v_both),
 
-where ``v_items`` is the bootstrap's variance of the mean over runs, ``v_seeds`` the variance of that mean by the spread of seeds
-within a fold, and ``v_both`` what the two have in common (each seed errs on utterances of its own), which the bootstrap gives as
-well. Intervals and tests use the t distribution with Satterthwaite's degrees of freedom. To leave the seeds out, as a bootstrap of
-the utterances alone or McNemar's test does, calls methods different that differ by the luck of their seeds (Bouthillier et al.,
-MLSys 2021, "Accounting for variance in machine learning benchmarks"); ``python -m benchmarks.stats_check`` shows how often.
+where ``v_items`` is the bootstrap's variance of the mean, ``v_seeds`` the variance of that mean by the spread of seeds within a
+fold, and ``v_both`` what the two have in common (each seed errs on utterances of its own), which the bootstrap gives as well; with
+folds the larger of ``v`` and theirs. Intervals and tests use the t distribution with Satterthwaite's degrees of freedom, or F - 1
+where the F folds' variance is the larger. To leave the seeds out, as a bootstrap of the utterances alone or McNemar's test does,
+calls methods different that differ by the luck of their seeds (Bouthillier et al., MLSys 2021, "Accounting for variance in machine
+learning benchmarks"); ``python -m benchmarks.stats_check`` shows how often.
 
 With one seed there is no spread of seeds, and intervals and tests are about the trained models only; the notes say so.
 """
@@ -25,7 +34,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
+from scipy import optimize, special, stats
 
 from benchmarks.results import Numbers, ResultError, decisions, from_bits, read_stored, true_labels
 
@@ -41,6 +50,12 @@ ENOUGH_CLUSTERS = 9.0
 worth 9.8; the hundred of MELD's test split, six of whom say most of it, 8.7."""
 WIDE = 0.1
 """Width of an interval from which on a tie says little: most rows of a table lie within ten points."""
+
+
+ENOUGH_FOLDS = 3
+"""From which on the variance between folds counts. Of two it is known so badly that nothing would ever be found."""
+ENOUGH_ROWS = 3
+"""With a variance between seeds, from which on rows borrow it from each other."""
 
 
 class StatisticsError(ValueError):
@@ -62,7 +77,7 @@ class Predictions:
 
     Attributes:
         items: N test utterances over all folds: ``fold``, ``utterance_id``, ``label`` (a number, as of `results.decisions`),
-            ``speaker`` and ``dialogue`` (null where unknown).
+            ``speaker``, ``dialogue`` and ``recording`` (null where unknown).
         classes: Labels, by number.
         predicted: Row -> (S, N) numbers as of `results.decisions`, one line per seed; -1 where the seed has no run of the fold.
         task: ``multiclass`` or ``multilabel``.
@@ -80,13 +95,13 @@ class Comparison:
 
     Attributes:
         metric: What they are compared on.
-        scores: One line per row: ``mean`` over runs, ``low`` and ``high`` of its 95 % interval, ``p`` of the difference to
+        scores: One line per row: ``mean`` over folds, ``low`` and ``high`` of its 95 % interval, ``p`` of the difference to
             ``reference``, adjusted for the other rows (not a number for the reference), and ``tied``: the reference, or not
-            distinguishable from it.
+            distinguishable from it; NA for rows that can't be tested against it, for want of the same folds.
         pairs: One line per pair of rows ``a``, ``b``: ``difference`` (a - b) with its 95 % interval ``low``, ``high`` (of this
             pair alone), ``p``, ``p_holm`` (adjusted for all lines) and the effect size `cohens_g`. With a reference that was
             named, only its pairs, as b.
-        reference: The best row, or the one that was named.
+        reference: The best row of those with all folds, or the one that was named.
         notes: The assumptions and what limits them, as lines for a caption.
     """
 
@@ -119,8 +134,8 @@ def read_predictions(files: Iterable[RunFile], classes: Sequence[str], task: "Ta
             raise ResultError(f"{path} has no column {missing[0]}; remove its folder and run the suite again")
         predicted = decisions(frame, classes, task)
         if fold not in folds:
-            # Older results don't name speakers and dialogues.
-            items = frame.reindex(columns=["utterance_id", "label", "speaker", "dialogue"])
+            # Older results don't name speakers, dialogues and recordings.
+            items = frame.reindex(columns=["utterance_id", "label", "speaker", "dialogue", "recording"])
             folds[fold] = items.assign(fold=fold, label=true_labels(frame, classes, task))
         elif not frame["utterance_id"].equals(folds[fold]["utterance_id"]):
             found = pd.Index(frame["utterance_id"]).get_indexer(folds[fold]["utterance_id"])
@@ -196,8 +211,7 @@ def choose_clusters(items: pd.DataFrame) -> Clusters:
         if items[kind].isna().any():
             continue
         codes, names = pd.factorize(items[kind])
-        sizes = np.bincount(codes)
-        effective = float(sizes.sum() ** 2 / (sizes**2).sum())
+        effective = _effective(codes)
         if effective >= ENOUGH_CLUSTERS:
             return Clusters(f"{kind}s", codes, effective, tuple(notes))
         notes.append(
@@ -206,26 +220,48 @@ def choose_clusters(items: pd.DataFrame) -> Clusters:
             "others"
         )
     if items[["speaker", "dialogue"]].isna().any().all():
-        notes.append("speakers and dialogues aren't known: utterances count as independent, so intervals may be too narrow")
+        notes.append("speakers and dialogues aren't known: utterances count as independent of them, so intervals may be too narrow")
     codes, _ = pd.factorize(items["utterance_id"])
     return Clusters("utterances", codes, float(codes.max() + 1), tuple(notes))
 
 
+def _crossed(items: pd.DataFrame, unit: Clusters) -> tuple[tuple[Clusters, ...], tuple[str, ...]]:
+    """Where recordings repeat across what is drawn: them, and what they have in common with it; and a note.
+
+    Args:
+        items: As of `Predictions`.
+        unit: What is drawn.
+    """
+    if items["recording"].isna().all():
+        unknown = "recordings aren't known (an older result, or no audio): where they repeat, intervals are too narrow"
+        return (), () if unit.kind == "speakers" else (unknown,)
+    # An utterance without audio shares its recording with none.
+    codes, names = pd.factorize(items["recording"].fillna(items["utterance_id"]))
+    common, _ = pd.factorize(codes * (unit.codes.max() + 1) + unit.codes)
+    if common.max() + 1 == len(names):  # every recording lies within one unit
+        return (), ()
+    recordings = Clusters("recordings", codes, _effective(codes), ())
+    note = f"{items['utterance_id'].nunique():,} test utterances of {len(names):,} recordings"
+    if recordings.effective < ENOUGH_CLUSTERS:
+        return (), (f"{note}, too few to be drawn: intervals and tests are about these recordings, not about others",)
+    note += f": they are drawn too, and the variance by {unit.kind} and by recordings is added, less what both have in common"
+    return (recordings, Clusters("common", common, _effective(common), ())), (note,)
+
+
+def _effective(codes: npt.NDArray[np.intp]) -> float:
+    """How many clusters of equal size these are worth."""
+    sizes = np.bincount(codes)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+
 def _weights(groups: int, draws: int, random: np.random.Generator) -> npt.NDArray[np.float32]:
     """How often each of G clusters is in each draw, (1 + D, G); the first line is the observed sample, every cluster once."""
-    chosen = random.integers(groups, size=(draws, groups)) + np.arange(draws)[:, None] * groups
-    counts = np.bincount(chosen.ravel(), minlength=draws * groups).reshape(draws, groups)
-    return np.vstack([np.ones(groups), counts]).astype(np.float32)
-
-
-class _Row(NamedTuple):
-    """A row's mean over runs as observed, its bootstrap draws (D,), and the variance that seeds add with its degrees of freedom."""
-
-    mean: float
-    draws: Floats
-    seeds: float
-    both: float
-    freedom: float
+    weights = np.ones((1 + draws, groups), np.float32)
+    for start in range(1, 1 + draws, 100):  # in pieces, since counting takes several times the memory of what is counted
+        block = weights[start : start + 100]
+        chosen = random.integers(groups, size=block.shape) + np.arange(len(block))[:, None] * groups
+        block[:] = np.bincount(chosen.ravel(), minlength=block.size).reshape(block.shape)
+    return weights
 
 
 def compare(
@@ -254,99 +290,238 @@ def compare(
         raise StatisticsError(f"there are no statistics for {metric}, only for {', '.join(metrics)}")
     items, rows = predictions.items, list(predictions.predicted)
     clusters = choose_clusters(items)
-    groups = int(clusters.codes.max()) + 1
-    weights = _weights(groups, draws, np.random.default_rng(seed))
-    results = [_resample(predictions.predicted[row], predictions, clusters.codes, weights, metrics[metric]) for row in rows]
-    means = np.array([result.mean for result in results])
-    # A bootstrap of G clusters has (G - 1) / G of the variance.
-    covariance = np.atleast_2d(np.cov(np.stack([result.draws for result in results]))) * groups / max(groups - 1, 1)
-    chosen = rows.index(reference) if reference is not None else int(means.argmax())
-    error, freedom = np.array([_error(covariance[i, i], clusters.effective, [result]) for i, result in enumerate(results)]).T
+    crossed, told = _crossed(items, clusters)
+    spread = _spread(predictions, metrics[metric], (clusters, *crossed), draws, np.random.default_rng(seed))
+    means, numbers = np.nanmean(spread.folds, axis=1), np.arange(len(rows))
+    error, freedom = spread.error(numbers)
     reach = stats.t.isf(ALPHA / 2, freedom) * error
     scores = pd.DataFrame({"mean": means, "low": np.maximum(means - reach, 0), "high": np.minimum(means + reach, 1)}, index=rows)
-    folds = [_covered(predictions.predicted[row], items["fold"]) for row in rows]
-    numbers = range(len(rows))
-    tested = [(a, b) for a in numbers for b in numbers[a + 1 :] if reference is None or chosen in (a, b)]
-    tested = [(b, a) if reference is not None and a == chosen else (a, b) for a, b in tested if folds[a] == folds[b]]
-    pairs = pd.DataFrame(
-        [_pair(a, b, results, covariance, clusters.effective) for a, b in tested], columns=["difference", "low", "high", "p"]
-    )
-    pairs.insert(0, "a", pd.Series([rows[a] for a, _ in tested], dtype=object))
-    pairs.insert(1, "b", pd.Series([rows[b] for _, b in tested], dtype=object))
-    pairs["p_holm"] = multipletests(pairs["p"], ALPHA, "holm")[1] if tested else pairs["p"]
-    hits = np.stack([_hit_rate(predictions.predicted[row], predictions) for row in rows])
-    pairs["cohens_g"] = [cohens_g(hits[a], hits[b]) for a, b in tested]
-    of_chosen = [chosen in pair for pair in tested]
-    others = [b if a == chosen else a for a, b in tested if chosen in (a, b)]
-    against = dict(zip(others, multipletests(pairs.loc[of_chosen, "p"], ALPHA, "holm")[1] if others else [], strict=True))
-    scores["p"] = [against.get(number, np.nan) for number in numbers]
-    scores["tied"] = [number == chosen or against.get(number, 0.0) >= ALPHA for number in numbers]
-    notes = _notes(
-        predictions, clusters, groups, draws, len(others), reference, [rows[n] for n in numbers if folds[n] != folds[chosen]]
-    )
-    wide = (scores["tied"] & (scores["high"] - scores["low"] >= WIDE)).to_numpy()
+    covered = spread.runs > 0  # (R, F)
+    whole = covered.sum(axis=1) == covered.sum(axis=1).max()
+    chosen = rows.index(reference) if reference is not None else int(np.where(whole, means, -1).argmax())
+    a, b = np.triu_indices(len(rows), 1)
+    if reference is not None:
+        a = numbers[numbers != chosen]
+        b = np.full_like(a, chosen)
+    same = (covered[a] == covered[b]).all(axis=1)
+    pairs = _pairs(rows, a[same], b[same], means, spread)
+    pairs["p_holm"] = multipletests(pairs["p"], ALPHA, "holm")[1] if len(pairs) else pairs["p"]
+    right = np.stack([_hit_rate(predictions.predicted[row], predictions) for row in rows])
+    pairs["cohens_g"] = cohens_g(right)[a[same], b[same]]
+    others = np.where(a == chosen, b, a)[same]
+    tested = ((a == chosen) | (b == chosen))[same]
+    scores["p"] = np.nan
+    if tested.any():
+        scores.iloc[others[tested], -1] = multipletests(pairs["p"][tested], ALPHA, "holm")[1]
+    scores["tied"] = (scores["p"] >= ALPHA).astype("boolean").mask(scores["p"].isna())
+    scores.iloc[chosen, -1] = True
+    notes = _notes(spread, clusters, told, draws, int(tested.sum()), chosen, reference is not None)
+    wide = (scores["tied"].fillna(False) & (scores["high"] - scores["low"] >= WIDE)).to_numpy(bool)
     if reference is None and np.delete(wide, chosen).any():
-        told = f"that of {wide.sum()} of the {scores['tied'].sum()} marked rows spans {100 * WIDE:g} points or more"
-        notes += (f"† with a wide interval means unknown, not equal: {told}",)
+        ignorance = f"that of {wide.sum()} of the {scores['tied'].sum()} marked rows spans {100 * WIDE:g} points or more"
+        notes += (f"† with a wide interval means unknown, not equal: {ignorance}",)
     return Comparison(metric, scores, pairs, rows[chosen], notes)
 
 
+def _pairs(
+    rows: Sequence[Hashable], a: npt.NDArray[np.intp], b: npt.NDArray[np.intp], means: Floats, spread: "_Spread"
+) -> pd.DataFrame:
+    """Differences a - b (P,), their intervals, and the p-values of two-sided t tests."""
+    difference = means[a] - means[b]
+    error, freedom = spread.error(a, b)
+    reach = stats.t.isf(ALPHA / 2, freedom) * error
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = np.where(difference == 0, 1.0, 2 * stats.t.sf(np.abs(difference) / error, freedom))
+    return pd.DataFrame(
+        {
+            "a": pd.Series([rows[n] for n in a], dtype=object),
+            "b": pd.Series([rows[n] for n in b], dtype=object),
+            "difference": difference,
+            "low": difference - reach,
+            "high": difference + reach,
+            "p": p,
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """Scores of R rows in F folds, and how they vary.
+
+    Attributes:
+        folds: Means over a row's seeds (R, F); not a number where it has no run.
+        runs: Numbers of seeds (R, F).
+        items: Covariances of the rows' means over folds (R, R), by the draws of one clustering; or of two and of what they have in
+            common.
+        effective: How many clusters the draws are worth.
+        seeds: Variance of a seed's score within a fold (R,).
+        freedom: Its degrees of freedom (R,); 0 where a row has one seed.
+        own: Of ``seeds``, what is in ``items`` already (R,): each seed errs on utterances of its own.
+    """
+
+    folds: Floats
+    runs: npt.NDArray[np.intp]
+    items: Sequence[Floats]
+    effective: float
+    seeds: Floats
+    freedom: Floats
+    own: Floats
+
+    def error(self, a: npt.NDArray[np.intp], b: npt.NDArray[np.intp] | None = None) -> tuple[Floats, Floats]:
+        """Standard errors (P,) of the scores of rows ``a``, or of their differences to rows ``b``; and degrees of freedom."""
+        rows = [a] if b is None else [a, b]
+        scores = self.folds[a] if b is None else self.folds[a] - self.folds[b]
+        drawn = [v[a, a] if b is None else v[a, a] + v[b, b] - 2 * v[a, b] for v in self.items]
+        items = np.maximum(drawn[0] if len(drawn) == 1 else np.max([*drawn[:2], drawn[0] + drawn[1] - drawn[2]], axis=0), 0)
+        # Of the mean over F folds, each over its S seeds: the sum of 1 / S, over F^2.
+        there = self.runs > 0
+        per = np.divide(1, self.runs, out=np.zeros(there.shape), where=there).sum(axis=1) / there.sum(axis=1) ** 2
+        extra = sum((self.seeds - self.own)[row] * per[row] for row in rows)
+        variance = items + np.maximum(extra, 0)
+        parts = np.divide((self.seeds * per) ** 2, self.freedom, out=np.zeros(len(per)), where=self.freedom > 0)
+        terms = items**2 / max(self.effective - 1, 1) + np.where(extra > 0, sum(parts[row] for row in rows), 0)
+        freedom = np.divide(variance**2, terms, out=np.full(len(variance), np.inf), where=terms > 0)
+        # The folds' scores hold all of that, and the luck of their training sets besides.
+        count = (~np.isnan(scores)).sum(axis=1)
+        between = np.zeros(len(scores))
+        enough = count >= ENOUGH_FOLDS
+        between[enough] = np.nanvar(scores[enough], axis=1, ddof=1) / count[enough]
+        more = between > variance
+        return np.sqrt(np.where(more, between, variance)), np.where(more, count - 1, freedom)
+
+
+class _Sample(NamedTuple):
+    """All runs of R rows in F folds, as observed and in D draws of the test utterances.
+
+    Attributes:
+        folds: Means over a row's seeds (R, F); not a number where it has no run.
+        runs: Numbers of seeds (R, F).
+        seeds: Variance of a seed's score within a fold (R,), over folds; 0 where a row has one seed.
+        freedom: Its degrees of freedom (R,).
+        draws: Means over folds (R, D).
+        own: Variance of a seed's score less that of its row's mean, over draws (R,).
+    """
+
+    folds: Floats
+    runs: npt.NDArray[np.intp]
+    seeds: Floats
+    freedom: Floats
+    draws: Floats
+    own: Floats
+
+
+def _spread(
+    predictions: Predictions,
+    metric: Callable[[Floats], Floats],
+    clusterings: Sequence[Clusters],
+    draws: int,
+    random: np.random.Generator,
+) -> _Spread:
+    samples = [_resample(predictions, clusters.codes, metric, draws, random) for clusters in clusterings]
+    groups = [int(clusters.codes.max()) + 1 for clusters in clusterings]
+    # A bootstrap of G clusters has (G - 1) / G of the variance.
+    items = [np.atleast_2d(np.cov(sample.draws)) * size / max(size - 1, 1) for sample, size in zip(samples, groups, strict=True)]
+    own = [sample.own for sample in samples]
+    seeds, freedom = moderated(samples[0].seeds, samples[0].freedom)
+    return _Spread(
+        samples[0].folds,
+        samples[0].runs,
+        items,
+        min(clusters.effective for clusters in clusterings[:2]),
+        seeds,
+        freedom,
+        own[0] if len(own) == 1 else np.maximum(own[0] + own[1] - own[2], 0),
+    )
+
+
 def _resample(
-    predicted: Numbers,
     predictions: Predictions,
     clusters: npt.NDArray[np.intp],
-    weights: npt.NDArray[np.float32],
     metric: Callable[[Floats], Floats],
-) -> _Row:
-    """Draw a row's runs again.
+    draws: int,
+    random: np.random.Generator,
+) -> _Sample:
+    """Draw all rows' runs again.
 
-    The score is the mean over runs, as in the table; a run is one fold and one seed. Clusters are drawn over all folds together,
-    and a fold counts as often as its clusters were drawn.
+    A score is the mean over folds, each the mean over its seeds, so that a fold with more seeds counts no more. Clusters are drawn
+    over all folds together, and a fold counts as often as its clusters were drawn.
 
     Args:
-        predicted: (S, N).
-        predictions: Which these are of.
+        predictions: Of the runs.
         clusters: (N,).
-        weights: (1 + D, G), how often each cluster counts; the first line is ones.
         metric: Of counts.
+        draws: How many.
+        random: Chooses them.
     """
-    label, fold_of = predictions.items["label"].to_numpy(), predictions.items["fold"].to_numpy()
-    total, count = np.zeros(len(weights)), np.zeros(len(weights))
-    runs, seeds, both, squares = 0, 0.0, 0.0, 0.0
-    for fold in np.unique(fold_of):
+    weights, label = _weights(int(clusters.max()) + 1, draws, random), predictions.items["label"].to_numpy()
+    order, fold_of = np.unique(predictions.items["fold"], return_inverse=True)
+    rows = len(predictions.predicted)
+    folds, runs = np.full((rows, len(order)), np.nan), np.zeros((rows, len(order)), np.intp)
+    total, count = np.zeros((2, rows, 1 + draws))
+    squares, own = np.zeros((2, rows))
+    for fold in range(len(order)):
         here = fold_of == fold
         names, codes = np.unique(clusters[here], return_inverse=True)
-        values = []
-        drawn = weights[:, names]  # (1 + D, clusters of the fold)
+        drawn = weights if len(names) == weights.shape[1] else weights[:, names]  # (1 + D, clusters of the fold)
         share = drawn.mean(axis=1)
-        for line in predicted[:, here]:
-            there = line >= 0
-            if not there.any():
+        some = share > 0
+        for row, predicted in enumerate(predictions.predicted.values()):
+            values = []
+            for line in predicted[:, here]:
+                there = line >= 0
+                if not there.any():
+                    continue
+                cells, shape = _cells(label[here][there], line[there], predictions)
+                every = math.prod(shape)
+                cells += every * codes[there, None]
+                counts = np.bincount(cells.ravel(), minlength=len(names) * every).reshape(len(names), every).astype(np.float32)
+                values.append(metric((drawn @ counts)[some].reshape(-1, *shape)))
+            if not values:
                 continue
-            cells, shape = _cells(label[here][there], line[there], predictions)
-            every = math.prod(shape)
-            cells += every * codes[there, None]
-            counts = np.bincount(cells.ravel(), minlength=len(names) * every).reshape(len(names), every).astype(np.float32)
-            values.append(metric((drawn @ counts)[share > 0].reshape(-1, *shape)))
-        for value in values:
-            total[share > 0] += share[share > 0] * value
-        count += len(values) * share
-        runs += len(values)
-        if len(values) > 1:
             scores = np.stack(values)
-            observed = len(values) * scores[:, 0].var(ddof=1)
-            seeds += observed
-            squares += observed**2 / (len(values) - 1)
-            both += (scores[:, 1:] - scores[:, 1:].mean(axis=0)).var(axis=1, ddof=1).sum() * len(values) / (len(values) - 1)
+            mean = scores.mean(axis=0)
+            total[row, some] += share[some] * mean
+            count[row] += share
+            folds[row, fold], runs[row, fold] = mean[0], len(values)
+            squares[row] += ((scores[:, 0] - mean[0]) ** 2).sum()
+            own[row] += (scores - mean)[:, 1:].var(axis=1, ddof=1).sum()
     means = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-    # A draw may hold nothing of a row that lacks folds.
-    return _Row(
-        float(means[0]),
-        np.where(np.isnan(means[1:]), means[0], means[1:]),
-        seeds / runs**2,
-        both / runs**2,
-        seeds**2 / squares if squares else np.inf,
+    freedom = np.maximum(runs - 1, 0).sum(axis=1).astype(float)
+    return _Sample(
+        folds,
+        runs,
+        squares / np.maximum(freedom, 1),
+        freedom,
+        np.where(np.isnan(means), means[:, :1], means)[:, 1:],  # a draw may hold nothing of a row that lacks folds
+        own / np.maximum(freedom, 1),
     )
+
+
+def moderated(variances: Floats, freedom: Floats) -> tuple[Floats, Floats]:
+    """Variances between seeds that borrow from each other, (R,), and their degrees of freedom (R,).
+
+    Of two or three seeds a variance is hardly known; but those of a table's rows, it is assumed, are draws from one distribution, a
+    scaled inverse chi-squared. It is fitted to the logarithms of the variances and counts as so many degrees of freedom more: many
+    where rows are alike, few where they aren't (Smyth 2004, "Linear models and empirical Bayes methods for assessing differential
+    expression in microarray experiments", section 6.2).
+
+    Fewer than three rows borrow nothing. Rows whose seeds agree exactly aren't random, and neither borrow nor lend.
+
+    Args:
+        variances: As estimated (R,).
+        freedom: Of them (R,); 0 where there is one seed.
+    """
+    known = (freedom > 0) & (variances > 0)
+    if known.sum() < ENOUGH_ROWS:
+        return variances, freedom
+    half = freedom[known] / 2
+    logs = np.log(variances[known]) - special.digamma(half) + np.log(half)
+    excess = float(logs.var(ddof=1) - special.polygamma(1, half).mean())  # trigamma of half the prior's degrees of freedom
+    # Of a million and more they are as good as infinite.
+    prior = 2 * (optimize.brentq(lambda x: special.polygamma(1, x) - excess, 1e-6, 1e6) if excess > 2e-6 else 1e6)
+    typical = np.exp(logs.mean() + special.digamma(prior / 2) - np.log(prior / 2))
+    mixed = (prior * typical + freedom * variances) / (prior + freedom)
+    return np.where(known, mixed, variances), np.where(known, prior + freedom, freedom)
 
 
 def _cells(label: Numbers, guess: Numbers, predictions: Predictions) -> tuple[npt.NDArray[np.intp], tuple[int, ...]]:
@@ -356,28 +531,6 @@ def _cells(label: Numbers, guess: Numbers, predictions: Predictions) -> tuple[np
         truth, said = from_bits(label, size), from_bits(guess, size)
         return 4 * np.arange(size) + 2 * truth + said, (size, 2, 2)
     return (label.astype(np.intp) * size + guess)[:, None], (size, size)
-
-
-def _error(items: float, effective: float, rows: Sequence[_Row]) -> tuple[float, float]:
-    """Standard error of a row's score or of a difference of two, and its degrees of freedom."""
-    extra = sum(row.seeds for row in rows) - sum(row.both for row in rows)
-    variance = items + max(0.0, extra)
-    terms = items**2 / max(effective - 1, 1) + (sum(row.seeds**2 / row.freedom for row in rows) if extra > 0 else 0.0)
-    return float(np.sqrt(variance)), float(variance**2 / terms) if terms > 0 else np.inf
-
-
-def _pair(a: int, b: int, results: Sequence[_Row], covariance: Floats, effective: float) -> tuple[float, float, float, float]:
-    """Difference a - b, its interval, and the p-value of a two-sided t test."""
-    items = float(covariance[a, a] + covariance[b, b] - 2 * covariance[a, b])
-    error, freedom = _error(max(items, 0.0), effective, [results[a], results[b]])
-    difference = results[a].mean - results[b].mean
-    reach = float(stats.t.isf(ALPHA / 2, freedom)) * error
-    p = 1.0 if difference == 0 else 0.0 if error == 0 else 2 * float(stats.t.sf(abs(difference) / error, freedom))
-    return difference, difference - reach, difference + reach, p
-
-
-def _covered(predicted: Numbers, folds: pd.Series) -> frozenset[int]:
-    return frozenset(folds.to_numpy()[(predicted >= 0).any(axis=0)].tolist())
 
 
 def _hit_rate(predicted: Numbers, predictions: Predictions) -> Floats:
@@ -390,57 +543,55 @@ def _hit_rate(predicted: Numbers, predictions: Predictions) -> Floats:
     return np.asarray((right & there).sum(axis=0) / np.maximum(there.sum(axis=0), 1)).ravel()
 
 
-def cohens_g(a: Floats, b: Floats) -> float:
-    """Cohen's g of two methods on the same utterances: of those that only one gets right, the share that ``a`` does, less a half.
+def cohens_g(right: Floats) -> Floats:
+    """Cohen's g of pairs of methods on the same utterances: of those that only one gets right, the share of the first, less a half.
 
     It belongs to paired right-or-wrong outcomes as McNemar's test does (Cohen 1988, chapter 5): utterances that both get right or
     wrong say nothing of the difference. 0.05 is small, 0.15 medium, 0.25 large. Several seeds count as all their pairs. In a
     multi-label task an outcome is the decision on one class of one utterance.
 
     Args:
-        a: Share of the seeds of one method that are right, by utterance (N,).
-        b: Of the other.
+        right: Share of the seeds of R methods that are right, by utterance (R, N).
+
+    Returns:
+        g by first and second method (R, R).
     """
-    only_a, only_b = float(a @ (1 - b)), float(b @ (1 - a))
-    return only_a / (only_a + only_b) - 0.5 if only_a + only_b else 0.0
+    only = right @ (1 - right).T
+    return np.divide(only, only + only.T, out=np.full_like(only, 0.5), where=only + only.T > 0) - 0.5
 
 
 def _notes(
-    predictions: Predictions,
-    clusters: Clusters,
-    groups: int,
-    draws: int,
-    tests: int,
-    reference: Hashable | None,
-    incomplete: Sequence[Hashable],
+    spread: _Spread, clusters: Clusters, told: Sequence[str], draws: int, tests: int, chosen: int, named: bool
 ) -> tuple[str, ...]:
-    fewest = min(_seeds_per_fold(predicted) for predicted in predictions.predicted.values())
+    there = spread.runs > 0
+    fewest, groups = int(spread.runs[there].min()), int(clusters.codes.max()) + 1
     seeds = "and the variance between seeds" if fewest > 1 else "without the variance between seeds where there is one"
     notes = [
         f"95 % intervals: {draws:,} bootstrap draws of {groups:,} test {clusters.kind}, the same for all rows, {seeds}; "
         "t distribution",
         *clusters.notes,
+        *told,
     ]
     if tests:
-        what = "†: the best, or not distinguishable from it at 5 %" if reference is None else "p: difference to the reference"
+        what = "p: difference to the reference" if named else "†: the best, or not distinguishable from it at 5 %"
         notes.append(f"{what}: two-sided t test on the same draws, Holm's correction over {tests} test{'s' * (tests > 1)}")
+    if there.sum(axis=1).max() >= ENOUGH_FOLDS:
+        notes.append("the variance of a mean over folds is at least that between folds: their training sets differ too")
     if fewest == 1:
         notes.append("the interval and tests of a row with one seed are about the models as trained, not about training them again")
     elif fewest < 5:
-        notes.append(
-            f"with {fewest} seeds their variance is hardly known: tests find only large differences; five seeds find far more"
-        )
-    if incomplete:
-        notes.append(
-            f"not tested against the marked row, for want of the same folds: {len(incomplete)} row{'s' * (len(incomplete) > 1)}"
-        )
+        notes.append(f"of {fewest} seeds the variance is hardly known: tests miss differences that five seeds would find")
+    if (spread.freedom > 0).sum() >= ENOUGH_ROWS:
+        notes.append("rows borrow the variance between seeds from each other, as if drawn from one distribution (Smyth 2004)")
+    if uneven := sum(len(set(row[row > 0])) > 1 for row in spread.runs):
+        notes.append(f"numbers of seeds differ between the folds of {_rows(uneven)}; every fold counts the same")
+    if untested := int((there != there[chosen]).any(axis=1).sum()):
+        notes.append(f"?: not tested against the marked row, for want of the same folds: {_rows(untested)}")
     return tuple(notes)
 
 
-def _seeds_per_fold(predicted: Numbers) -> int:
-    """Runs of the fold that has the fewest, among those that have any."""
-    runs = (predicted >= 0).sum(axis=0)
-    return int(runs[runs > 0].min())
+def _rows(count: int) -> str:
+    return f"{count} row{'s' * (count > 1)}"
 
 
 @dataclass(frozen=True)
@@ -480,13 +631,16 @@ def rank(scores: pd.DataFrame, blocks: str, caveat: str = "") -> Ranking:
     if size < 3 or count < 2:
         raise StatisticsError(f"ranks need three rows and two {blocks} that all have; there are {size} and {count}")
     ranks = whole.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
-    statistic = stats.friedmanchisquare(*whole.to_numpy().T)
+    alike = bool((whole.nunique(axis=1) == 1).all())  # Friedman's statistic is then 0 / 0
+    p = 1.0 if alike else float(stats.friedmanchisquare(*whole.to_numpy().T).pvalue)
     # Of k rows that rank alike, as a share of the standard error of a mean rank: the studentized range, over sqrt(2).
     critical = float(stats.studentized_range.isf(ALPHA, size, np.inf)) / np.sqrt(2) * np.sqrt(size * (size + 1) / (6 * count))
     pairs = scikit_posthocs.posthoc_nemenyi_friedman(whole.to_numpy())
     pairs.index = pairs.columns = whole.columns
-    note = (
-        f"mean ranks of {size} rows over {count} {blocks}; Friedman p = {statistic.pvalue:.2g}; critical difference (Nemenyi, 5 %) "
-        f"{critical:.2f}" + (f"; {caveat}" if caveat else "")
-    )
-    return Ranking(ranks, float(statistic.pvalue), float(critical), pairs, note)
+    note = f"mean ranks of {size} rows over {count} {blocks}; Friedman p = {p:.2g}"
+    if count <= 10 or size <= 5:
+        note += f" (chi-squared, which wants more than 10 {blocks} and 5 rows)"
+    note += f"; critical difference (Nemenyi, 5 %) {critical:.2f}"
+    if critical >= size - 1:
+        note += ": no ranks over so few can differ by that, so no difference could be found"
+    return Ranking(ranks, p, critical, pairs, f"{note}; {caveat}" if caveat else note)

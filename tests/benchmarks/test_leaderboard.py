@@ -91,7 +91,7 @@ def test_csv_has_the_promised_columns_first(tmp_path: Path) -> None:
     write_run(tmp_path, "m", 0, 0.6)
     table = pd.read_csv(io.StringIO(read_leaderboard(tmp_path).to_csv()))
     metrics = [f"{metric}_{kind}" for metric in ("war", "uar", "macro_f1", "weighted_f1", "ece") for kind in ("mean", "std")]
-    promised = [*KEYS, "runs", *metrics, *COSTS]
+    promised = [*KEYS, "runs", "folds", *metrics, *COSTS]
     assert table.columns[: len(promised)].tolist() == promised
     assert table["coverage"].item() == 0.9
     assert table["uar_std"].item() == 0.0
@@ -282,9 +282,9 @@ def test_a_multilabel_table_stands_beside_the_others_with_its_own_columns(tmp_pa
     write_run(tmp_path, "m", 0, 0.6)
     board = read_leaderboard(tmp_path)
     row = board.table.set_index("method").loc["n"]
-    assert row["mean_weighted_accuracy_mean"] == pytest.approx(0.8)
+    assert row["mean_weighted_accuracy_mean"] == pytest.approx(0.825), "folds count the same, whatever their seeds"
     assert row["mean_weighted_accuracy_std"] == pytest.approx(0.1)
-    assert row["weighted_accuracy_class=b"] == pytest.approx(0.8)
+    assert row["weighted_accuracy_class=b"] == pytest.approx(0.825)
     assert row[["uar_mean", "uar_std", "recall_a"]].isna().all()
     multilabel, multiclass = board.to_markdown().split("**toy 1")
     negative = next(line.replace(" ", "") for line in multilabel.splitlines() if "all negative" in line)
@@ -312,7 +312,11 @@ def test_statistics_agree_with_the_stored_scores_and_mark_ties(tmp_path: Path) -
     row = next(line for line in text.splitlines() if line.startswith("| worst"))
     assert "†" not in row
     assert text.count("† |") == 2
-    for fact in ("2,000 bootstrap draws of 400 test utterances", "Holm's correction over 2 tests", "with 3 seeds their variance"):
+    for fact in (
+        "2,000 bootstrap draws of 400 test utterances",
+        "Holm's correction over 2 tests",
+        "of 3 seeds the variance is hardly known",
+    ):
         assert fact in text, fact
 
 
@@ -336,6 +340,22 @@ def test_a_corpus_without_a_version_is_shown_by_its_name(tmp_path: Path) -> None
     assert "**mine/manifest, protocol split@1, controlled track**" in text
     assert "Nothing is published under split@1 for mine/manifest." in text
     assert board.table["corpus"].tolist() == ["mine/manifest -"]
+
+
+def test_a_row_that_lacks_folds_comes_last_is_not_bold_and_not_tested(tmp_path: Path) -> None:
+    for fold, share in ((0, 0.9), (1, 0.5)):
+        for name in ("spared", "whole")[fold:]:
+            write_run(tmp_path, name, fold, share, fold=fold)
+    board = read_leaderboard(tmp_path)
+    assert board.table["method"].tolist() == ["whole", "spared"]
+    assert board.table["folds"].tolist() == [2, 1]
+    whole, spared = (
+        next(line for line in board.to_markdown().splitlines() if line.startswith(f"| {n}")) for n in board.table["method"]
+    )
+    assert "† |" in whole
+    assert "? |" in spared
+    scores = next(board.parts(board.table))
+    assert scores.best["UAR"] == [0]
 
 
 def test_predictions_are_read_only_for_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,17 +395,24 @@ def test_ranks_over_corpora_and_over_folds(tmp_path: Path) -> None:
         assert f"mean ranks of 3 rows over {blocks}" in board.to_markdown()
 
 
-def test_tables_of_one_corpus_are_one_block(tmp_path: Path) -> None:
-    for name, share in {"first": 0.9, "second": 0.7, "third": 0.5}.items():
-        for data in ("abc", "def"):
+def test_of_every_corpus_one_table_is_ranked(tmp_path: Path) -> None:
+    for name, share in {"first": 0.9, "second": 0.7, "third": 0.5, "only_here": 0.6}.items():
+        for data in ("abc", "def")[: 1 if name == "only_here" else 2]:
             write_run(tmp_path, name, 0, share, data=data)
     assert read_leaderboard(tmp_path).ranking is None
     for name, share in {"first": 0.5, "second": 0.7, "third": 0.9}.items():
         write_run(tmp_path, name, 0, share, corpus="other 1")
+    # Neither tables of a few rows nor those with less audio or of another track change the ranks.
+    for name in ("first", "second"):
+        write_run(tmp_path, name, 0, 0.1, absent={"audio": 0.5})
+    for name in ("first", "second", "third", "fourth", "fifth"):
+        write_run(tmp_path, name, 0, 0.1, track="published")
     ranking = read_leaderboard(tmp_path).ranking
     assert ranking is not None
     assert ranking.ranks.to_dict() == {"first": 2, "second": 2, "third": 2}
     assert "over 2 corpora" in ranking.note
+    assert "one controlled table counts, that with the most rows: 3 more left out" in ranking.note
+    assert "not ranked, for want of results in all corpora: only_here" in ranking.note
 
 
 def test_latex_has_the_best_bold_ties_marked_and_names_escaped(tmp_path: Path) -> None:

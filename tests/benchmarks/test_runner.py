@@ -49,6 +49,7 @@ def test_a_run_leaves_the_whole_folder(suite: Suite, tmp_path: Path) -> None:
         assert sorted(stored["utterance_id"]) == sorted(f"u{n}" for n in range(48, 60))
         assert set(stored["speaker"]) == {"s8", "s9"}
         assert set(stored["dialogue"]) == {"d8", "d9"}
+        assert stored["recording"].tolist() == stored["utterance_id"].tolist()
         np.testing.assert_allclose(stored[["p_calm", "p_cross", "p_glad"]].sum(axis=1), 1, atol=1e-6)
         result = json.loads((outcome.folder / "result.json").read_text())
         assert result["utterances"] == {"train": 36, "val": 12, "test": 12, "usable": 60, "named": 60}

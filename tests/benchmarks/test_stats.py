@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from scipy.stats import friedmanchisquare
+from scipy.stats import friedmanchisquare, ttest_rel
 from scipy.stats import t as student
 from statsmodels.stats.contingency_tables import mcnemar
 
@@ -21,6 +21,7 @@ from benchmarks.stats import (
     choose_clusters,
     cohens_g,
     compare,
+    moderated,
     rank,
     read_predictions,
 )
@@ -44,6 +45,7 @@ def world(right: dict[str, np.ndarray], speaker: np.ndarray | None = None, fold:
     label = np.arange(size) % 2
     items = pd.DataFrame({"fold": fold, "utterance_id": [str(n) for n in range(size)], "label": label, "dialogue": None})
     items["speaker"] = None if speaker is None else speaker
+    items["recording"] = None
     return Predictions(items, ("a", "b"), {row: np.where(hit, label, 1 - label).astype(np.int32) for row, hit in right.items()})
 
 
@@ -231,9 +233,143 @@ def test_rows_without_the_same_folds_are_not_compared() -> None:
     predictions.predicted["half"][:, fold == 1] = -1
     comparison = compare(predictions, "uar")
     assert comparison.pairs.empty
-    assert comparison.scores["tied"].to_dict() == {"whole": True, "half": False}
-    assert any("for want of the same folds: 1 row" in note for note in comparison.notes)
-    assert comparison.scores["mean"]["half"] == pytest.approx(compare(predictions, "uar").scores["mean"]["half"])
+    assert comparison.scores.loc["whole", "tied"]
+    assert comparison.scores["tied"].isna().to_dict() == {"whole": False, "half": True}
+    assert any(note.endswith("for want of the same folds: 1 row") for note in comparison.notes)
+
+
+def test_a_row_that_was_spared_the_hard_fold_is_not_the_best() -> None:
+    random, fold = np.random.default_rng(0), np.repeat([0, 1], 200)
+    share = np.where(fold == 0, 0.9, 0.5)
+    predictions = world({name: random.random((3, 400)) < share for name in ("spared", "b", "c")}, fold=fold)
+    predictions.predicted["spared"][:, fold == 1] = -1
+    comparison = compare(predictions, "uar", draws=200)
+    assert comparison.scores["mean"].idxmax() == "spared"
+    assert comparison.reference in {"b", "c"}
+    assert comparison.scores.loc[["b", "c"], "tied"].all()
+    assert comparison.scores.loc["spared", ["p", "tied"]].isna().all()
+
+
+def test_folds_count_the_same_however_many_seeds_they_have() -> None:
+    random, fold = np.random.default_rng(0), np.repeat([0, 1], 200)
+    share, both = np.where(fold == 0, 0.85, 0.55), 0
+    for _ in range(20):
+        predictions = world({name: random.random((5, 400)) < share for name in ("all", "some")}, fold=fold)
+        predictions.predicted["some"][1:, fold == 1] = -1
+        comparison = compare(predictions, "war", draws=100)
+        both += int(comparison.scores["tied"].all())
+    assert both >= 17, "a mean over runs is 12.5 points off and tied in none"
+    right = predictions.predicted["some"] == predictions.items["label"].to_numpy()
+    by_fold = right[:, :200].mean(), right[0, 200:].mean()
+    assert comparison.scores.loc["some", "mean"] == pytest.approx(np.mean(by_fold))
+    assert "numbers of seeds differ between the folds of 1 row; every fold counts the same" in comparison.notes
+
+
+def test_a_pair_against_scoring_every_draw() -> None:
+    """The slow way: utterances of the drawn speakers are put side by side, and every run of every fold is scored on them."""
+    random, groups, draws = np.random.default_rng(3), 20, 250
+    speaker = np.repeat(np.arange(groups), 15)
+    fold = speaker % 2
+    level = np.clip(0.6 + random.normal(0, 0.2, (2, 3, 2))[:, :, fold], 0.1, 0.9)  # (rows, seeds, N)
+    right = random.random(level.shape) < level
+    comparison = compare(world({"a": right[0], "b": right[1]}, speaker.astype(str), fold), "war", draws=draws)
+    # A run's score in a draw is over the utterances of its fold.
+    per_speaker = right.reshape(2, 3, groups, 15).mean(axis=3)
+
+    def score(chosen: np.ndarray) -> np.ndarray:  # (rows, seeds, folds)
+        return np.stack([per_speaker[:, :, chosen[chosen % 2 == n]].mean(axis=2) for n in range(2)], axis=2)
+
+    drawn = np.random.default_rng(0).integers(groups, size=(draws, groups))
+    slow = np.stack([score(line) for line in drawn])  # (D, rows, seeds, folds)
+    share = np.stack([(drawn % 2 == n).mean(axis=1) for n in range(2)], axis=1)  # (D, folds)
+    means = (slow.mean(axis=2) * share[:, None]).sum(axis=2)
+    observed = score(np.arange(groups))
+    items = np.var(means[:, 0] - means[:, 1], ddof=1) * groups / (groups - 1)
+    seeds = observed.var(axis=1, ddof=1).mean(axis=1) / (3 * 2)  # (rows,), of the mean over two folds of three seeds
+    own = (slow - slow.mean(axis=2, keepdims=True)).var(axis=0, ddof=1).sum(axis=(1, 2)) / 4 / (3 * 2)
+    variance = items + max(0, (seeds - own).sum())
+    assert (seeds - own).sum() > 0
+    freedom = variance**2 / (items**2 / (groups - 1) + (seeds**2 / 4).sum())
+    difference = observed[0].mean() - observed[1].mean()
+    line = comparison.pairs.iloc[0]
+    assert line["difference"] == pytest.approx(difference, abs=1e-6)
+    reach = student.isf(0.025, freedom) * np.sqrt(variance)
+    assert [line["low"], line["high"]] == pytest.approx([difference - reach, difference + reach], abs=1e-5)
+    assert line["p"] == pytest.approx(2 * student.sf(abs(difference) / np.sqrt(variance), freedom), abs=1e-4)
+
+
+def test_where_training_sets_matter_most_it_is_the_t_test_over_folds() -> None:
+    random, fold = np.random.default_rng(0), np.repeat(np.arange(4), 200)
+    rows = {
+        name: random.random((2, 800)) < np.array(share)[fold]
+        for name, share in (("a", (0.9, 0.5, 0.8, 0.7)), ("b", (0.5, 0.8, 0.6, 0.6)))
+    }
+    comparison = compare(world(rows, fold=fold), "war", draws=100)
+    means = [right.mean(axis=0).reshape(4, 200).mean(axis=1) for right in rows.values()]
+    expected = ttest_rel(*means)
+    line = comparison.pairs.iloc[0]
+    assert line["p"] == pytest.approx(expected.pvalue, abs=1e-4)
+    assert [line["low"], line["high"]] == pytest.approx(list(expected.confidence_interval()), abs=1e-4)
+    assert any("training sets differ too" in note for note in comparison.notes)
+
+
+def test_recordings_that_repeat_give_the_standard_error_of_two_way_clustered_least_squares() -> None:
+    random = np.random.default_rng(1)
+    dialogue, recording = np.repeat(np.arange(60), 20), random.integers(40, size=1200)
+    share = 0.6 + random.normal(0, 0.1, 60)[dialogue] + random.normal(0, 0.15, 40)[recording]
+    right = random.random(1200) < np.clip(share, 0, 1)
+    predictions = world({"a": right[None]})
+    predictions.items["dialogue"] = dialogue.astype(str)
+    unaware = compare(predictions, "war", draws=4000)
+    predictions.items["recording"] = recording.astype(str)
+    aware = compare(predictions, "war", draws=4000)
+    groups = {"groups": np.stack([dialogue, recording], axis=1)}
+    fitted = sm.OLS(right.astype(float), np.ones(1200)).fit(cov_type="cluster", cov_kwds=groups, use_t=True)
+    assert aware.scores[["low", "high"]].to_numpy()[0] == pytest.approx(fitted.conf_int()[0], abs=0.005)
+    assert np.ptp(unaware.scores[["low", "high"]]) < 0.75 * np.ptp(fitted.conf_int()[0])
+    assert any("1,200 test utterances of 40 recordings" in note for note in aware.notes)
+    assert any("recordings aren't known" in note for note in unaware.notes)
+
+
+@pytest.mark.parametrize(
+    ("recordings", "note"),
+    [([f"r{n // 2}" for n in range(60)], None), (["x", "y"] * 30, "2 recordings, too few"), ([None] * 60, "aren't known")],
+)
+def test_recordings_within_what_is_drawn_or_too_few_add_nothing(recordings: list[str | None], note: str | None) -> None:
+    predictions = world({"a": np.random.default_rng(0).random((1, 60)) < 0.7})
+    predictions.items["dialogue"] = [f"d{n // 4}" for n in range(60)]
+    whole = compare(predictions, "war", draws=50)
+    predictions.items["recording"] = recordings
+    found = compare(predictions, "war", draws=50)
+    assert found.scores.equals(whole.scores)
+    told = [line for line in found.notes if "recordings" in line]
+    assert len(told) == (note is not None)
+    assert note is None or note in told[0]
+
+
+def test_borrowed_variances_are_those_of_the_distribution_they_come_from() -> None:
+    """Prior and posterior mean as the model has them, recovered from many rows of two degrees of freedom."""
+    random, prior, typical, freedom = np.random.default_rng(0), 6.0, 2.0, np.full(40_000, 2.0)
+    truth = prior * typical / random.chisquare(prior, freedom.size)
+    estimated = truth * random.chisquare(2, freedom.size) / 2
+    mixed, worth = moderated(estimated, freedom)
+    assert worth == pytest.approx(np.full(freedom.size, 2 + prior), rel=0.07)
+    assert mixed == pytest.approx((prior * typical + 2 * estimated) / (prior + 2), rel=0.05)
+    # The best guess by the logarithm is far nearer the truth than each row's own.
+    assert np.log(mixed / truth).std() < 0.6 * np.log(estimated / truth).std()
+
+
+def test_who_borrows() -> None:
+    alike, worth = moderated(np.array([1.0, 1.1, 0.9, 0.0, 0.5]), np.array([2.0, 2.0, 4.0, 2.0, 0.0]))
+    assert alike[:3] == pytest.approx(np.full(3, alike[0]), rel=1e-4), "closer than chance: one variance"
+    assert (worth[:3] > 1e5).all()
+    assert alike[3:].tolist() == [0.0, 0.5]
+    assert worth[3:].tolist() == [2.0, 0.0]
+    apart, worth = moderated(np.array([1e-6, 1.0, 1e6]), np.full(3, 2.0))
+    assert apart == pytest.approx([1e-6, 1.0, 1e6], rel=0.3)
+    assert (worth < 2.5).all()
+    two = np.array([1.0, 2.0]), np.array([2.0, 2.0])
+    assert [values.tolist() for values in moderated(*two)] == [values.tolist() for values in two]
 
 
 @pytest.mark.parametrize(
@@ -264,9 +400,8 @@ def test_an_unknown_metric_names_the_others() -> None:
 
 
 def test_cohens_g_counts_only_what_one_gets_right() -> None:
-    a, b = np.array([1, 1, 1, 0, 0, 1.0]), np.array([1, 0, 0, 1, 0, 1.0])
-    assert cohens_g(a, b) == pytest.approx(2 / 3 - 0.5)
-    assert cohens_g(a, a) == 0
+    found = cohens_g(np.array([[1, 1, 1, 0, 0, 1.0], [1, 0, 0, 1, 0, 1.0]]))
+    assert found == pytest.approx(np.array([[0, 2 / 3 - 0.5], [0.5 - 2 / 3, 0]]))
 
 
 def test_ranks_are_friedmans_with_nemenyis_critical_difference() -> None:
@@ -287,6 +422,24 @@ def test_ranks_are_friedmans_with_nemenyis_critical_difference() -> None:
         rank(table.head(1), "corpora")
 
 
+def test_ranks_over_few_blocks_say_that_nothing_could_be_found() -> None:
+    table = pd.DataFrame(np.arange(30.0).reshape(2, 15))
+    ranking = rank(table, "corpora")
+    assert ranking.critical_difference > 14
+    assert "no difference could be found" in ranking.note
+    assert "wants more than 10 corpora" in ranking.note
+    enough = rank(pd.DataFrame(np.arange(120.0).reshape(20, 6)), "corpora").note
+    assert "could be found" not in enough
+    assert "wants" not in enough
+
+
+@pytest.mark.filterwarnings("error")
+def test_rows_that_score_the_same_rank_alike() -> None:
+    ranking = rank(pd.DataFrame(np.ones((3, 4))), "corpora")
+    assert ranking.p == 1.0
+    assert set(ranking.ranks) == {2.5}
+
+
 def test_a_simulated_world_has_the_accuracy_it_says() -> None:
     simulated, random = World(utterances=4000, seeds=3), np.random.default_rng(0)
     for points in (0, 5):
@@ -302,3 +455,8 @@ def test_the_small_version_of_the_check() -> None:
     assert share(found(World(seeds=5), 5, **small), 40) >= 0.75
     assert 0.85 <= share(covered(World(speakers=40, voice=0.5, seeds=5), **small), 60) < 1 + 1e-9
     assert share(tied(World(luck=0.3, seeds=5), **small), 60) >= 0.85, "seeds far apart are no difference between methods"
+    folds = World(speakers=10, voice=0.5, folds=5, training=0.4)
+    assert share(tied(folds, **small), 60) >= 0.9, "lucky training sets are no difference between methods"
+    paired = World(recordings=30, sound=1.0)
+    assert share(covered(paired, **small), 60) >= 0.85
+    assert share(covered(paired, forgotten=True, **small), 60) < 0.75, "the small check sees what it looks for"
