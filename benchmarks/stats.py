@@ -270,7 +270,7 @@ def compare(
     """Intervals of all rows, and tests between them.
 
     All rows are tested against the reference and adjusted together (Holm). Where that is the best row by the same data, what ties
-    with it is a set that holds the truly best row in at least 95 % of cases (Hsu, 1996, "Multiple comparisons", chapter 4: each
+    with it is a set that holds the truly best row in about 95 % of cases (Hsu, 1996, "Multiple comparisons", chapter 4: each
     row against the best of the others, two-sided here and so on the safe side); it isn't a claim that all in it are equal.
 
     Args:

@@ -49,11 +49,22 @@ def test_a_run_leaves_the_whole_folder(suite: Suite, tmp_path: Path) -> None:
         assert sorted(stored["utterance_id"]) == sorted(f"u{n}" for n in range(48, 60))
         assert set(stored["speaker"]) == {"s8", "s9"}
         assert set(stored["dialogue"]) == {"d8", "d9"}
-        assert stored["recording"].tolist() == stored["utterance_id"].tolist()
         np.testing.assert_allclose(stored[["p_calm", "p_cross", "p_glad"]].sum(axis=1), 1, atol=1e-6)
         result = json.loads((outcome.folder / "result.json").read_text())
         assert result["utterances"] == {"train": 36, "val": 12, "test": 12, "usable": 60, "named": 60}
         assert result["scores"]["war"] == pytest.approx(accuracy_score(stored["label"], _guesses(stored)))
+
+
+def test_predictions_name_the_recording(
+    suite: Suite, manifest: Path, rows: list[dict[str, object]], write_manifest: Callable[..., Path], tmp_path: Path
+) -> None:
+    rows[50]["audio"], rows[51]["audio"] = rows[49]["audio"], ""
+    write_manifest(manifest.parent, rows)
+    outcome = bench(suite.model_copy(update={"seeds": (0,), "methods": suite.methods[:1]}), tmp_path / "runs")[0]
+    stored = pd.read_parquet(outcome.folder / "predictions.parquet").set_index("utterance_id")["recording"]
+    assert stored["u50"] == stored["u49"]
+    assert pd.isna(stored["u51"])
+    assert stored.dropna().nunique() == 10
 
 
 def _guesses(stored: pd.DataFrame) -> pd.Series:
