@@ -155,7 +155,7 @@ def _takes(**groups: Callable[..., Any]) -> Callable[[Callable[..., None]], Call
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
         def with_options(**given: Any) -> None:  # noqa: ANN401
-            with _plain_errors():
+            with plain_errors():
                 made = {name: make(**{option: given.pop(option) for option in options[name]}) for name, make in groups.items()}
             command(**given, **made)
 
@@ -173,7 +173,7 @@ def _takes(**groups: Callable[..., Any]) -> Callable[[Callable[..., None]], Call
 
 
 @contextmanager
-def _plain_errors(*kinds: type[Exception]) -> Iterator[None]:
+def plain_errors(*kinds: type[Exception]) -> Iterator[None]:
     """Show what a user can mend, Ctrl-C and SIGTERM as a message; anything else is a bug and keeps its traceback.
 
     Args:
@@ -284,7 +284,7 @@ def prepare(
     ] = 1,
 ) -> None:
     """Read a corpus and compute its features, once, for every later run."""
-    with _plain_errors():
+    with plain_errors():
         from datamodules.corpora import open_corpus
         from datamodules.emotion import load_utterances
         from datamodules.features import parse_feature
@@ -310,7 +310,7 @@ def doctor(
     allow_speaker_overlap: OverlapOption = False,
 ) -> None:
     """Examine a corpus: counts, labels, speakers, sound, bad files, duplicates, leaks. Exit status 1: mend something."""
-    with _plain_errors():
+    with plain_errors():
         from rich.console import Console
 
         from datamodules.corpora import open_corpus
@@ -338,7 +338,7 @@ def bench(
     execution: "Execution",
 ) -> None:
     """Train methods under identical conditions and print the leaderboard. Finished runs are not run again."""
-    with _plain_errors():
+    with plain_errors():
         from benchmarks.leaderboard import read_leaderboard
 
         runs, failed = _run(load(suite, methods=methods, track=track), out, precision, execution, dry_run)
@@ -363,7 +363,7 @@ def ablate(
     execution: "Execution",
 ) -> None:
     """Run a paper's ablation table and print its rows in its order, beside the paper's figures."""
-    with _plain_errors():
+    with plain_errors():
         from benchmarks.ablation import ablation_methods, ablation_suite, ablation_table
 
         rows = ablation_suite(method, load(suite, methods=ablation_methods(method) if suite is None else None))
@@ -393,7 +393,7 @@ def robustness(
     What names the runs (suite, corpus, protocol, methods, seeds, --set) is as for bench. Nothing is trained. Prints the tables and
     writes them, with the curves, into the folder robustness of --out.
     """
-    with _plain_errors():
+    with plain_errors():
         from benchmarks.robustness import (
             evaluate,
             figures,
@@ -430,7 +430,7 @@ def interactions(
     output: PlainFormatOption = PlainFormat.md,
 ) -> None:
     """Print what each fusion gets right of what audio alone, text alone, both or neither get right, and Shapley values."""
-    with _plain_errors():
+    with plain_errors():
         from benchmarks.interactions import read_interactions, summarise, to_markdown
 
         summary = summarise(read_interactions(folder))
@@ -457,7 +457,7 @@ def tune(
     What names the runs (suite, corpus, protocol, methods, seeds, --set) is as for bench. Writes suite.yaml, which bench runs, into
     --out. The same command goes on after an interruption; run it in several shells to share the work.
     """
-    with _plain_errors():
+    with plain_errors():
         from benchmarks.spec import Execution
         from benchmarks.tables import pipe_table
         from benchmarks.tuning import tune as search
@@ -591,7 +591,7 @@ def leaderboard(
         raise typer.BadParameter("it needs --pareto FILE: it names the cost that is drawn", param_hint="--cost")
     _check_picture(pareto, "--pareto")
     _check_picture(diagram, "--diagram")
-    with _plain_errors(ResultError, UnknownNameError):
+    with plain_errors(ResultError, UnknownNameError):
         board = read_leaderboard(folder, statistics=statistics)
         if pareto is not None:
             from benchmarks.plots import pareto_figure
@@ -627,7 +627,7 @@ def report(
     statistics: StatisticsOption = None,
 ) -> None:
     """Write one HTML page of a folder of results: tables, figures, every test utterance, and where each figure comes from."""
-    with _plain_errors():
+    with plain_errors():
         from benchmarks.report import html_report, read_report
 
         page = html_report(read_report(folder, texts, audio, statistics))
@@ -648,7 +648,7 @@ def reproduce(
     tolerance: ToleranceOption = 1e-6,
 ) -> None:
     """Run a finished run again and tell what differs. Exit status 0: the predictions are identical; 1: they are not."""
-    with _plain_errors():
+    with plain_errors():
         from benchmarks import provenance
 
         reproduction = provenance.reproduce(folder, out, corpus, root, threads, tolerance)
@@ -663,7 +663,7 @@ def compare(
     tolerance: ToleranceOption = 1e-6,
 ) -> None:
     """Compare two folders of results run by run. Exit status 0: the same runs with the same predictions; 1: not."""
-    with _plain_errors():
+    with plain_errors():
         from benchmarks import provenance
 
         comparison = provenance.compare(one, other, tolerance)

@@ -50,8 +50,6 @@ ENOUGH_CLUSTERS = 9.0
 worth 9.8; the hundred of MELD's test split, six of whom say most of it, 8.7."""
 WIDE = 0.1
 """Width of an interval from which on a tie says little: most rows of a table lie within ten points."""
-
-
 ENOUGH_FOLDS = 3
 """From which on the variance between folds counts. Of two it is known so badly that nothing would ever be found."""
 ENOUGH_ROWS = 3

@@ -19,12 +19,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.cli import _plain_errors
+from benchmarks.cli import plain_errors
 from benchmarks.runner import scores
 from datamodules.corpora import open_corpus
 from datamodules.emotion import load_utterances
 from datamodules.features import parse_feature
-from datamodules.protocols import Fold, Plan, apply_protocol
+from datamodules.protocols import Fold, Plan, ProtocolError, apply_protocol, protocol_task
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Values of scikit-learn's C to choose from: the smaller, the stronger the penalty."""
@@ -77,8 +77,10 @@ def main(
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without bad rows.")] = False,
 ) -> None:
     """Print one line per baseline and fold."""
-    with _plain_errors():
+    with plain_errors():
         opened = open_corpus(corpus, root)
+        if protocol_task(protocol, opened.name) != "multiclass":
+            raise ProtocolError(f"{protocol} on {opened.name} is multi-label; this baseline is for one label per utterance")
         utterances = load_utterances(opened, parse_feature("mfcc"), parse_feature(text), None, skip_bad)
         plan = apply_protocol(utterances.table, protocol, corpus=opened.name)
     table = plan.relabel(utterances.table)

@@ -74,3 +74,6 @@ def test_command(manifest: Path, tiny_bert: str) -> None:
     assert lines[1] == "fold 0: weighted_f1, macro_f1, war, uar"
     assert lines[2].split() == ["16.7", "16.7", "33.3", "33.3", "majority"]
     assert all(line.split()[:4] == ["100.0"] * 4 for line in lines[3:5])
+    refused = CliRunner().invoke(app, [*arguments, "--protocol", "mosei6@1"])
+    assert refused.exit_code == 2
+    assert "manifest is multi-label; this baseline is for one label per utterance" in refused.stderr
