@@ -186,10 +186,11 @@ def plain_errors(*kinds: type[Exception]) -> Iterator[None]:
         typer.echo(f"fusion-zoo: {error}", err=True)
         raise typer.Exit(2) from None
     except OSError as error:
-        if error.filename is None:  # a closed pipe, say
+        if isinstance(error, BrokenPipeError):  # of a reader that has seen enough
             raise
         remedy = "its permissions" if isinstance(error, PermissionError) else "the path, and the space there"
-        typer.echo(f"fusion-zoo: {error.filename}: {error.strerror}; check {remedy}", err=True)
+        file = error.filename or "a file can't be written"  # the system doesn't name the file that finds the disk full
+        typer.echo(f"fusion-zoo: {file}: {error.strerror or error}; check {remedy}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         typer.echo("fusion-zoo: interrupted; what is finished is kept, and the same command goes on from there", err=True)

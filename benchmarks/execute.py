@@ -284,7 +284,10 @@ def _on_ray(jobs: dict[int, Job], out: Path, execution: Execution, done: Done) -
             if execution.address != "auto":  # Ray itself would try for many minutes
                 host, _, port = execution.address.rpartition(":")
                 socket.create_connection((host, int(port)), timeout=10).close()
+            terminate = signal.getsignal(signal.SIGTERM)
             ray.init(execution.address, logging_level="WARNING", log_to_driver=False)
+            if current_thread() is main_thread():  # Ray has set its own
+                signal.signal(signal.SIGTERM, terminate)
         except (OSError, ValueError) as error:
             raise ExecutionError(
                 f"no Ray cluster answers at {execution.address!r} ({error}); start one with 'ray start --head', and name it as "

@@ -492,6 +492,8 @@ def _examples(rows: pd.DataFrame, runs: pd.DataFrame, results: Mapping[str, Json
     left_out = max(len(items) - MOST_UTTERANCES, 0)
     shown = np.sort(np.concatenate([wanted, np.setdiff1d(np.arange(len(items)), wanted)])[:MOST_UTTERANCES])
     items, stacked, absent, answers = items.iloc[shown], stacked[:, shown], absent[:, shown], answers[:, shown]
+    if "recording" in items:  # one that is an utterance's own says nothing
+        items = items.assign(recording=items["recording"].where(items["recording"].duplicated(keep=False)))
     coded = {name: _codes(items[name]) for name in items.columns if items[name].notna().any()}
     found: Json = {
         "rows": row_names(rows).tolist(),

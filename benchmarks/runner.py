@@ -291,7 +291,8 @@ def _fit_and_test(
     if code_version(job.spec.method) != job.spec.code:
         raise ExecutionError(
             f"the code of {job.spec.method} in this process isn't that of the command, which began before it was changed, or has "
-            "another copy; finished runs are kept. Run the same command again, with one version of the code on all machines"
+            "another copy; finished runs are kept. Run the same command again (in a notebook, restart its kernel first), with one "
+            "version of the code on all machines"
         )
     first = parallel.rank() == 0
     with open_loggers(execution.loggers if first else (), folder, job.spec) as loggers:

@@ -116,8 +116,8 @@ function utterances(section, data) {
   };
   const any = ["all", () => true];
   for (const [name, { names, codes }] of Object.entries(data.facts)) {
-    // Dialogues are many and their utterances few: the search finds them.
-    if (name === "dialogue" || names.length > 200) continue;
+    // Dialogues and recordings are many and their utterances few: the search finds them.
+    if (name === "dialogue" || name === "recording" || names.length > 200) continue;
     const order = names.map((_, n) => n).sort((a, b) => names[a].localeCompare(names[b]));
     chooser(name[0].toUpperCase() + name.slice(1), [any, ...order.map((n) => [names[n], (item) => codes[item] === n])]);
   }

@@ -229,6 +229,9 @@ def test_doctor_applies_the_protocol_that_is_asked_for(manifest: Path, tmp_path:
     assert unwritable.exit_code == 2
     page = tmp_path / "none" / "page.html"
     assert unwritable.stderr.endswith(f"fusion-zoo: {page}: No such file or directory; check the path, and the space there\n")
+    full = run("doctor", manifest, "--protocol", "speaker-3fold", "--html", "/dev/full")
+    assert full.exit_code == 2
+    assert "a file can't be written: No space left on device; check the path, and the space there" in full.stderr
 
 
 def test_near_duplicate_audio_is_printed_with_the_result_or_stops_it(

@@ -41,6 +41,7 @@ def predictions(seed: int, share: float) -> pd.DataFrame:
     p[np.arange(len(IDS)), chosen] += 0.75
     facts = {"utterance_id": IDS, "label": [CLASSES[n] for n in label], "speaker": [f"s{n % 3}" for n in range(len(IDS))]}
     facts |= {"dialogue": [f"d{n // 3}" for n in range(len(IDS))], "noise": ["low", "high"] * 15}
+    facts |= {"recording": ["u00", "u00", *IDS[2:]]}  # u01 has the clip of u00
     return pd.DataFrame(facts | {f"p_{name}": p[:, n].astype(np.float32) for n, name in enumerate(CLASSES)})
 
 
@@ -225,6 +226,9 @@ def test_probabilities_of_the_utterances_are_means_over_runs(out: Path, found: r
         assert shown[0, item] == pytest.approx(mean, abs=0.0026)
         assert answers[0, item] == mean.index(max(mean))
     label = examples["facts"]["label"]
+    assert examples["facts"]["recording"] == {"names": ["u00"], "codes": [0, 0] + [-1] * 28}, (
+        "what is an utterance's own says nothing"
+    )
     assert [label["names"][code] for code in label["codes"]] == stored[0]["label"].tolist()
     assert examples["texts"][7] == f"{HOSTILE} u07"
     right = [sum(answers[row, item] == item % 3 for row in range(3)) for item in range(len(IDS))]

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import stat
 from pathlib import Path
 
 import pandas as pd
@@ -32,6 +33,18 @@ def test_a_folder_gets_its_name_when_all_in_it_is_on_the_disk(tmp_path: Path, mo
     make(tmp_path, "run", 0.5)
     assert whole == [True]
     assert tmp_path.stat().st_ino in synced, "the name itself"
+
+
+def test_a_shared_folder_that_cannot_sync_folders_still_takes_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    assert (make(tmp_path, "run", 0.5) / "result.json").is_file()
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(OSError, match="Input/output error"):
+        make(tmp_path, "other", 0.5)
 
 
 def test_a_finished_folder_stays(tmp_path: Path) -> None:
