@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 
 .PHONY: demo test lint clean
 
-# The demo corpus, four methods, two seeds each, and the leaderboard.
+# The demo corpus, four methods, three seeds each, and the leaderboard.
 demo: $(INSTALLED)
 	$(BIN)/fusion-zoo bench benchmarks/suites/demo.yaml --jobs 2 --threads 1 --out runs/demo
 

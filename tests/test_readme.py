@@ -36,7 +36,7 @@ def test_the_commands_for_ones_own_data(manifest: Path, tmp_path: Path, tiny_ber
 def test_the_python_example(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(tmp_path)
     (example,) = [code for code in PYTHON if "bench(" in code]
-    example = example.replace("my.csv", str(manifest)).replace("seeds=3", "seeds=1, training={'max_epochs': 1}")
+    example = example.replace("my.csv", str(manifest)).replace("seeds=5", "seeds=1, training={'max_epochs': 1}")
     exec(compile(example, "README.md", "exec"), {})
     assert re.search(r"\| early_concat .*\n", capsys.readouterr().out)
 
